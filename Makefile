@@ -1,0 +1,29 @@
+# Two commands for a newcomer: `make demo`, `make test`. Each makes the environment in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/demo
+
+.PHONY: demo test test-all check clean
+
+demo: .venv/installed
+	$(BIN)/sweeps run demo --out $(RUN)
+
+test: .venv/installed
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-all: .venv/installed
+	$(BIN)/pytest -m "not gpu"
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

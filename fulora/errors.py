@@ -1,0 +1,24 @@
+"""The one exception a user sees for bad input: every fault at once, each with field, value, rule and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class InputError(ValueError):
+    """Input that cannot be used, found before any work starts. The command line prints it and exits with code 2."""
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+def fault(field: str, value: object, rule: str, remedy: str) -> str:
+    """Return one fault in the house's form: field, value, rule, remedy."""
+    return f"{field}: {value!r} {rule}. {remedy}"
+
+
+def raise_if_any(faults: Sequence[str]) -> None:
+    """Raise InputError with all faults, or return when there are none."""
+    if faults:
+        raise InputError(faults)

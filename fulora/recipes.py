@@ -1,0 +1,265 @@
+"""Whole experiments as functions: `demo`, `paper`, `repo`.
+
+In: nothing, or fields to replace. Out: an `Experiment`, everything that decides the result and nothing about where it runs.
+A variant is `dataclasses.replace`. Sources: the paper (arXiv 2407.20072) and the released code (13204942/FU-LoRA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from fulora.classify.augment import AugmentConfig
+from fulora.classify.models import MODELS
+from fulora.classify.training import ClassifierConfig
+from fulora.data.phantoms import PhantomConfig
+from fulora.data.regimes import REGIMES, TABLE1_REGIMES, TABLE2_REGIMES, RegimeSizes
+from fulora.diffusion.finetune import LoraConfig
+from fulora.diffusion.sampler import SamplingConfig
+from fulora.errors import fault
+from fulora.evaluate.judge import JudgeConfig
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraSweep(LoraConfig):
+    """One fine-tuning per rank; alpha = rank unless given. Source: paper section 2 (alpha and r in 8, 32, 128)."""
+
+    ranks: tuple[int, ...] = (8, 32, 128)
+    """LoRA ranks to train, one trial each."""
+    rank: Annotated[int, tyro.conf.Suppress] = 128
+    images_per_plane: int = 20
+    """Spanish training images per plane to fine-tune on. Source: paper section 3 (20 x 5 planes = 100)."""
+
+    def trials(self) -> list[LoraConfig]:
+        """Return one plain fine-tuning configuration per rank, in the order given."""
+        shared = {field.name: getattr(self, field.name) for field in fields(LoraConfig)}
+        return [LoraConfig(**{**shared, "rank": rank}) for rank in self.ranks]
+
+    def faults(self) -> list[str]:
+        """Return every fault of this configuration, empty when there is none."""
+        found = [
+            text.replace("rank:", "lora.ranks:", 1) if text.startswith("rank:") else f"lora.{text}"
+            for config in self.trials()
+            for text in config.faults()
+        ]
+        if not self.ranks:
+            found.append(fault("lora.ranks", self.ranks, "is empty", "Name at least one rank, such as 128."))
+        if len(set(self.ranks)) != len(self.ranks):
+            found.append(fault("lora.ranks", self.ranks, "names a rank twice", "Name each rank once."))
+        if self.images_per_plane < 1:
+            found.append(fault("lora.images_per_plane", self.images_per_plane, "must be at least 1", "The paper: 20."))
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid(ClassifierConfig):
+    """Every model on every regime, and Table 2's rows for one model."""
+
+    models: tuple[str, ...] = tuple(MODELS)
+    """Architectures by the paper's names."""
+    regimes: tuple[str, ...] = TABLE1_REGIMES
+    """Table 1's training regimes."""
+    table2_model: str = "ViT b16"
+    """The architecture of Table 2. Source: paper section 4, ablation."""
+    table2_regimes: tuple[str, ...] = TABLE2_REGIMES
+    """Table 2's regimes; empty leaves the table out."""
+    num_seeds: int = 1
+    """Trainings per cell, each from its own seed."""
+    model: Annotated[str, tyro.conf.Suppress] = "ResNet18"
+    augment: Annotated[bool, tyro.conf.Suppress] = False
+
+    def trials(self) -> list[tuple[str, int, ClassifierConfig]]:
+        """Return (regime, seed index, configuration) per training; a cell both tables need is trained once."""
+        shared = {field.name: getattr(self, field.name) for field in fields(ClassifierConfig)}
+        cells = [(regime, model) for regime in self.regimes for model in self.models]
+        cells += [(regime, self.table2_model) for regime in self.table2_regimes]
+        return [
+            (regime, index, ClassifierConfig(**{**shared, "model": model, "augment": REGIMES[regime].augment}))
+            for regime, model in dict.fromkeys(cells)
+            for index in range(self.num_seeds)
+        ]
+
+    def faults(self) -> list[str]:
+        """Return every fault of this configuration, empty when there is none."""
+        known_models = [*self.models, *([self.table2_model] if self.table2_regimes else [])]
+        found = [
+            fault("grid.models", name, f"is not one of {', '.join(MODELS)}", "Use one of these names.")
+            for name in known_models
+            if name not in MODELS
+        ]
+        found += [
+            fault("grid.regimes", name, f"is not one of {', '.join(REGIMES)}", "Use one of these names.")
+            for name in (*self.regimes, *self.table2_regimes)
+            if name not in REGIMES
+        ]
+        if not self.models or not self.regimes:
+            found.append(fault("grid", (self.models, self.regimes), "needs a model and a regime", "Name at least one."))
+        if self.num_seeds < 1:
+            found.append(fault("grid.num_seeds", self.num_seeds, "must be at least 1", "The paper: 1."))
+        if not found:
+            found = [f"grid.{text}" for _, _, config in self.trials() for text in config.faults()]
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embedding:
+    """t-SNE of real and synthetic images. Source: paper section 2, Fig. 3."""
+
+    images_per_source: int = 35
+    """Images per source and plane; fewer where there are fewer, and the figure says so."""
+    feature_weights: Path | None = None
+    """TorchScript file of an Inception feature extractor; without it the judge's own features, named as such."""
+
+    def faults(self) -> list[str]:
+        """Return every fault of this configuration, empty when there is none."""
+        found = []
+        if self.images_per_source < 2:
+            found.append(fault("embedding.images_per_source", self.images_per_source, "must be at least 2", "Paper: 35."))
+        if self.feature_weights is not None and not self.feature_weights.is_file():
+            found.append(
+                fault("embedding.feature_weights", str(self.feature_weights), "is no file", "Name a TorchScript file.")
+            )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment:
+    """Everything that decides a run's numbers."""
+
+    recipe: Annotated[str, tyro.conf.Suppress]
+    spanish: Path | None = None
+    """Folder of the Spanish images (published layout, or a CSV/Parquet beside images). None: phantoms."""
+    african: Path | None = None
+    """Folder of the African images (published layout, or a CSV/Parquet beside images). None: phantoms."""
+    seed: int = 0
+    """Master seed; every random stream of the run derives from it by name."""
+    base: str = "tiny"
+    """Diffusion model to fine-tune: `tiny` (bundled), a diffusers folder, a .safetensors file, or a hub id."""
+    lora: LoraSweep = LoraSweep()
+    """Fine-tuning."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Synthetic images."""
+    compare_per_plane: int = 8
+    """Images per plane and sampler from the base and from each rank not chosen, to compare ranks by."""
+    sizes: RegimeSizes = RegimeSizes()
+    """Images a regime asks for."""
+    grid: Grid = Grid()
+    """Classifiers."""
+    judge: JudgeConfig = JudgeConfig()
+    """The classifier that tells whether a synthetic image shows the plane that was asked for."""
+    embedding: Embedding = Embedding()
+    """t-SNE."""
+    phantoms: PhantomConfig = PhantomConfig()
+    """The built-in images, used where no folder is given."""
+    data_required: Annotated[bool, tyro.conf.Suppress] = False
+
+    def faults(self) -> list[str]:
+        """Return every fault of the configuration: field, value, rule, remedy. Reads no data."""
+        found = [*self.lora.faults(), *(f"sampling.{text}" for text in self.sampling.faults())]
+        found += [*self.grid.faults(), *self.embedding.faults()]
+        if self.compare_per_plane < 1:
+            found.append(fault("compare_per_plane", self.compare_per_plane, "must be at least 1", "The demo: 8."))
+        if self.sampling.rank not in self.lora.ranks:
+            ranks = ", ".join(map(str, self.lora.ranks))
+            found.append(
+                fault(
+                    "sampling.rank", self.sampling.rank, f"is not among lora.ranks ({ranks})", "Train it or sample another."
+                )
+            )
+        if (self.spanish is None) != (self.african is None):
+            missing = "spanish" if self.spanish is None else "african"
+            found.append(
+                fault(missing, None, "is not given while the other source is", f"Give --{missing} DIR, or neither.")
+            )
+        for name in ("spanish", "african"):
+            folder = getattr(self, name)
+            if folder is not None and not folder.is_dir():
+                found.append(fault(name, str(folder), "is no folder", f"Give --{name} the folder with the images."))
+        if self.data_required and self.spanish is None and self.african is None:
+            found.append(
+                fault("spanish, african", None, f"are needed by the recipe {self.recipe!r}", "Give --spanish and --african.")
+            )
+        return found
+
+
+def demo() -> Experiment:
+    """Return the whole study in small: phantoms, the bundled base, every stage real; minutes on two cores, no downloads.
+
+    Command: `sweeps run demo`. Expect: the five planes recognised in most synthetic images, in few from the base.
+    """
+    return Experiment(
+        recipe="demo",
+        base="tiny",
+        lora=LoraSweep(
+            targets="all_attention", num_steps=400, batch_size=16, learning_rate=1e-3, resolution_px=64, log_every=20
+        ),
+        sampling=SamplingConfig(images_per_plane=20, guidance=3.0, batch_size=10),
+        sizes=RegimeSizes(num_spanish=250, num_spanish_hybrid=100, num_synthetic=200),
+        grid=Grid(epochs=3, batch_size=24, learning_rate=1e-3, momentum=0.9, resolution_px=64),
+        judge=JudgeConfig(resolution_px=64),
+    )
+
+
+def paper() -> Experiment:
+    """Return the study as the paper states it, section 3 (Implementation Details): a GPU job on the published data.
+
+    Command: `sweeps run paper --spanish DIR --african DIR`. One 24 GB GPU: of the order of days; the paper's Table 1.
+    """
+    return Experiment(
+        recipe="paper",
+        base=SD15,
+        lora=LoraSweep(
+            targets="cross_attention",  # section 2: "cross-attention layers within the U-Net"
+            num_steps=10_000,  # section 3: "total training steps to 10000"
+            batch_size=2,
+            learning_rate=1e-4,
+            optimizer="adam8bit",
+            precision="fp16",
+            resolution_px=512,
+        ),
+        # Guidance is not stated in the paper; 7.5 is diffusers' default.
+        sampling=SamplingConfig(images_per_plane=500, num_steps=20, guidance=7.5, rank=128),
+        compare_per_plane=100,
+        sizes=RegimeSizes(num_spanish=6148, num_spanish_hybrid=1150, num_synthetic=5000),
+        grid=Grid(
+            epochs=20,
+            batch_size=24,
+            learning_rate=1e-3,
+            momentum=0.9,  # not stated in the paper; the released code's value
+            resolution_px=512,
+            augmentation=AugmentConfig(),  # section 3: +-25 degrees, 0.5, 0.1
+        ),
+        judge=JudgeConfig(resolution_px=224),
+        data_required=True,
+    )
+
+
+def repo() -> Experiment:
+    """Return the study as the released code ran it, as far as this version goes (see README: what `repo` still lacks)."""
+    from dataclasses import replace
+
+    base = paper()
+    return replace(
+        base,
+        recipe="repo",
+        # train_network settings of the release: batch 1, clip skip 2 (the penultimate hidden state).
+        lora=replace(base.lora, targets="all_attention", batch_size=1, clip_skip=1),
+        sampling=replace(base.sampling, guidance=7.0),  # the web UI's default; the release names no value
+        grid=replace(base.grid, resolution_px=224, augmentation=AugmentConfig(max_rotation_deg=15.0, vertical_flip=0.0)),
+    )
+
+
+RecipeName = Literal["demo", "paper", "repo"]
+RECIPES: dict[str, Callable[[], Experiment]] = {"demo": demo, "paper": paper, "repo": repo}
+"""Every recipe by name."""
+
+
+def describe(recipes: Sequence[str] = tuple(RECIPES)) -> dict[str, str]:
+    """Return the first sentence of each recipe's docstring, for the command line."""
+    return {name: (RECIPES[name].__doc__ or "").strip().splitlines()[0] for name in recipes}
