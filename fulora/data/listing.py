@@ -1,0 +1,239 @@
+"""From a published list of images to verified records: the part that every reader shares.
+
+In: a CSV, and per row what a layout makes of it (`Listed`). Out: `ImageRecord`s, each image decoded once for its size
+and hashes; or one `InputError` with every fault of every row.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from fulora.data.pixels import UNREADABLE, decode, grey_of, open_verified
+from fulora.data.records import ImageRecord
+from fulora.errors import InputError, fault, raise_if_any
+from fulora.planes import LEFT_OUT_LABELS, PLANES, plane_from_label
+
+MAX_FAULTS = 20
+"""Faults printed before `and N more`: a wrong folder makes thousands."""
+
+SEPARATORS = (",", ";", "\t")
+"""Separators tried on a CSV's header; the one that finds most of the columns wins, the earlier of equals."""
+
+_SPLITS = {"1": "train", "1.0": "train", "train": "train", "0": "test", "0.0": "test", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One row of a list of images."""
+
+    where: str
+    """File and line, for faults: `African_planes_database.csv line 7`."""
+    cells: dict[str, str]
+    """Column to text, both stripped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """What a layout makes of a row, before the image is looked at."""
+
+    file_name: str
+    """Path below the folder, with `/`: `Images/Patient00004_Plane1_5_of_30.png`."""
+    name: str
+    """Name below the source: `Algeria/patient007_DZA_plane0`."""
+    plane: str
+    """Label or short name of the plane, as the list has it."""
+    patient: str
+    """Patient below the source: `Algeria/7`."""
+    centre: str
+    """Country, or empty."""
+    machine: str | None
+    """Ultrasound machine, or None where unknown."""
+    split: str
+    """The list's word for the split: 1 or 0, train or test."""
+
+
+def check_folder(folder: Path, *, source: str) -> Path:
+    """Return the folder as an absolute path. Raises InputError where it is missing or no folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        rule = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise InputError(fault(f"{source} folder", str(folder), rule, "Give the folder that holds the list of images."))
+    return folder.absolute()
+
+
+def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
+    """Return the rows of a CSV, header and cells stripped, blank lines left out.
+
+    Takes a UTF-8 byte-order mark and any of `SEPARATORS`. Raises InputError for a file that is no text, has no rows,
+    lacks a required column (naming it and the columns found), or has rows of another length than its header.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(fault("list of images", str(path), f"cannot be read ({error.strerror})",
+                               "Give the folder that holds it.")) from error
+    except UnicodeDecodeError as error:
+        raise InputError(fault("list of images", str(path), "is not UTF-8 text", "Save it as CSV in UTF-8.")) from error
+    lines = text.splitlines()
+    header = next((line for line in lines if line.strip()), None)
+    if header is None:
+        raise InputError(fault("list of images", str(path), "is empty", f"It needs the columns {', '.join(required)}."))
+    separator = max(SEPARATORS, key=lambda s: len(set(required) & set(_cells(header, s))))
+    rows: list[Row] = []
+    faults: list[str] = []
+    columns: list[str] = []
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
+    try:
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if not any(stripped):
+                continue
+            if not columns:
+                columns = stripped
+                check_columns(columns, path, required=required)
+                continue
+            where = f"{path.name} line {reader.line_num}"
+            if len(stripped) < len(columns) or any(stripped[len(columns):]):
+                faults.append(fault(where, separator.join(cells), f"has {len(cells)} cells, the header {len(columns)}",
+                                    "Complete or remove the row."))
+                continue
+            rows.append(Row(where=where, cells=dict(zip(columns, stripped, strict=False))))
+    except csv.Error as error:
+        raise InputError(fault("list of images", str(path), f"is no CSV ({error})", "Save it as CSV.")) from error
+    raise_capped(faults)
+    check_not_empty(rows, path)
+    return rows
+
+
+def check_columns(columns: Sequence[str], path: Path, *, required: Sequence[str]) -> None:
+    """Raise InputError naming every missing and every repeated column, and the columns found."""
+    found = ", ".join(repr(column) for column in columns)
+    faults = [
+        fault(f"{path.name} column", name, "is missing", f"Columns found: {found}.")
+        for name in required if name not in columns
+    ]
+    faults += [
+        fault(f"{path.name} column", name, f"is there {count} times", f"Keep one. Columns found: {found}.")
+        for name, count in Counter(columns).items() if count > 1 and name
+    ]
+    raise_if_any(faults)
+
+
+def check_not_empty(rows: Sequence[Row], path: Path) -> None:
+    """Raise InputError for a list without images."""
+    if not rows:
+        raise InputError(fault("list of images", str(path), "lists no images", "Add a row per image."))
+
+
+def records_from_rows(
+    rows: Sequence[Row], layout: Callable[[dict[str, str]], Listed], *, folder: Path, source: str
+) -> list[ImageRecord]:
+    """Return a record per row, in the list's order, without the rows of planes the study leaves out.
+
+    Every row is checked and every image decoded in full, on a pool of threads. Raises InputError with all faults:
+    unknown plane or split, no patient, an image listed twice, not there, or not decodable.
+    """
+    faults: list[str] = []
+    seen: dict[str, str] = {}
+    kept: list[tuple[Row, Listed]] = []
+    for row in rows:
+        listed = layout(row.cells)
+        if listed.plane in LEFT_OUT_LABELS:
+            continue
+        faults += _row_faults(row, listed, seen)
+        kept.append((row, listed))
+    if not kept:
+        raise InputError(fault(f"{source} folder", str(folder), "lists no image of the five planes",
+                               f"Planes: {', '.join(plane.label for plane in PLANES)}."))
+    with ThreadPoolExecutor(max_workers=num_threads()) as pool:
+        results = list(pool.map(lambda item: _record(*item, folder=folder, source=source), kept))
+    faults += [result for result in results if isinstance(result, str)]
+    raise_capped(faults)
+    return [result for result in results if isinstance(result, ImageRecord)]
+
+
+def count_left_out(rows: Sequence[Row], *, column: str) -> dict[str, int]:
+    """Return how many rows have each label that the study leaves out (maternal cervix)."""
+    return dict(Counter(row.cells[column] for row in rows if row.cells[column] in LEFT_OUT_LABELS))
+
+
+def raise_capped(faults: Sequence[str]) -> None:
+    """Raise InputError with at most `MAX_FAULTS` faults and a line that counts the others."""
+    if len(faults) > MAX_FAULTS:
+        faults = [*faults[:MAX_FAULTS], f"and {len(faults) - MAX_FAULTS} more"]
+    raise_if_any(faults)
+
+
+def plain_number(text: str) -> str:
+    """Return a whole number without leading zeros or a trailing `.0` (as pandas writes it); other text unchanged."""
+    return str(int(float(text))) if re.fullmatch(r"\d{1,15}(\.0+)?", text) else text
+
+
+def num_threads() -> int:
+    """Return how many threads decode images: the cores this process may use, at most 16."""
+    return max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+
+
+def _row_faults(row: Row, listed: Listed, seen: dict[str, str]) -> list[str]:
+    faults = []
+    try:
+        plane_from_label(listed.plane)
+    except ValueError as error:
+        faults.append(f"{row.where}: {error}")
+    if listed.split.lower() not in _SPLITS:
+        faults.append(fault(f"{row.where}, split", listed.split, "is unknown",
+                            f"It must be one of {', '.join(_SPLITS)}."))
+    if not listed.patient or listed.patient.endswith("/"):
+        faults.append(fault(f"{row.where}, patient", "", "is empty", "Every image needs its patient."))
+    first = seen.setdefault(listed.name, row.where)
+    if first != row.where:
+        faults.append(fault(f"{row.where}, image", listed.name, f"is listed twice, first at {first}",
+                            "Remove one of the rows."))
+    if not _is_below(listed.file_name):
+        faults.append(fault(f"{row.where}, image", listed.file_name, "is no path below the folder",
+                            "Give a path relative to the folder of the list."))
+    return faults
+
+
+def _is_below(file_name: str) -> bool:
+    path = PurePosixPath(file_name)
+    return bool(file_name) and not path.is_absolute() and ".." not in path.parts
+
+
+def _record(row: Row, listed: Listed, *, folder: Path, source: str) -> ImageRecord | str | None:
+    """Return the record, a fault of the image, or None where the row's own fault already says all."""
+    if not _is_below(listed.file_name):
+        return None
+    path = folder / listed.file_name
+    if not path.is_file():
+        return fault(f"{row.where}, image", str(path), "is not there", "Restore the file or remove the row.")
+    try:
+        data = path.read_bytes()
+        grey = grey_of(decode(open_verified(data)))
+    except UNREADABLE as error:
+        return fault(f"{row.where}, image", str(path), f"cannot be decoded ({error})", "Fetch the file again.")
+    try:
+        plane = plane_from_label(listed.plane)
+        split = _SPLITS[listed.split.lower()]
+    except (ValueError, KeyError):
+        return None
+    height, width = grey.shape
+    return ImageRecord(
+        image_id=f"{source}/{listed.name}", path=str(path), source=source, plane=plane.name,
+        patient_id=f"{source}/{listed.patient}", centre=listed.centre, machine=listed.machine or None,
+        split=split, width_px=width, height_px=height,
+        sha256=hashlib.sha256(data).hexdigest(),
+        pixel_hash=hashlib.sha256(f"{width}x{height}:".encode() + grey.tobytes()).hexdigest(),
+    )

@@ -1,0 +1,198 @@
+"""Pixels of image files: decoded, squared, and kept in a store that is mapped into memory.
+
+In: paths or records of images (grey, RGB, with alpha, with a palette, 16 bits). Out: uint8 arrays.
+Source: paper section 4 (images resized to a square, aspect not kept).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from fulora.errors import InputError, fault
+
+if TYPE_CHECKING:
+    from fulora.data.records import ImageRecord
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises for a file that is no image, truncated, corrupt or too large."""
+
+_CHUNK = 64
+_INDEX = "index.json"
+
+
+def open_verified(data: bytes) -> Image.Image:
+    """Return the opened image after its checksums and end were checked; raises one of `UNREADABLE`.
+
+    Decoding alone does not notice a PNG that lacks only its last chunk, nor one that Pillow was told to forgive.
+    """
+    Image.open(io.BytesIO(data)).verify()
+    return Image.open(io.BytesIO(data))
+
+
+def decode(image: Image.Image) -> Image.Image:
+    """Return the decoded image in mode L or RGB.
+
+    Sixteen bits are scaled to eight (Pillow would clip them); transparent pixels are laid over black, the background
+    of an ultrasound image.
+    """
+    image.load()
+    if image.mode.startswith("I"):
+        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def grey_of(image: Image.Image) -> np.ndarray:
+    """Return uint8 [H, W] of a decoded image; a colour image of equal channels gives exactly that channel."""
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
+
+
+def read_grey(path: Path | str) -> np.ndarray:
+    """Return an image file as uint8 [H, W]. Raises InputError naming a file that cannot be decoded."""
+    return grey_of(_load(path))
+
+
+def read_rgb(path: Path | str) -> np.ndarray:
+    """Return an image file as uint8 [H, W, 3]. Raises InputError naming a file that cannot be decoded."""
+    return np.asarray(_load(path).convert("RGB"))
+
+
+def decode_square(paths: Sequence[Path | str], *, resolution_px: int, workers: int) -> np.ndarray:
+    """Return images as uint8 [N, R, R, 3], in the order of the paths, on `workers` threads.
+
+    Pillow's bilinear resize, which averages when it shrinks, to a square; the aspect is not kept.
+    Raises InputError naming a file that cannot be decoded. Source: paper section 4; torchvision's `Resize((R, R))`.
+    """
+    if resolution_px < 1:
+        raise InputError(fault("resolution_px", resolution_px, "is not a positive number", "Give at least 1."))
+    out = np.empty((len(paths), resolution_px, resolution_px, 3), dtype=np.uint8)
+
+    def place(index: int) -> None:
+        image = _load(paths[index]).resize((resolution_px, resolution_px), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+        out[index] = pixels[..., None] if pixels.ndim == 2 else pixels
+
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        list(pool.map(place, range(len(paths))))
+    return out
+
+
+class PixelStore:
+    """Squared images in one memory-mapped file, found by image id."""
+
+    def __init__(self, pixels: np.ndarray, image_ids: Sequence[str]) -> None:
+        """Take uint8 [N, R, R, 3], usually mapped, and the id of each."""
+        self.pixels = pixels
+        self.image_ids = tuple(image_ids)
+        self._row = {image_id: row for row, image_id in enumerate(self.image_ids)}
+
+    @property
+    def resolution_px(self) -> int:
+        """Return the side of an image."""
+        return int(self.pixels.shape[1])
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self.image_ids)
+
+    def rows(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Return uint8 [len, R, R, 3] in the order asked for, a copy. Raises InputError for an id that is not there."""
+        missing = [image_id for image_id in image_ids if image_id not in self._row]
+        if missing:
+            raise InputError(fault("image_id", missing[0], f"is not in the pixel store ({len(missing)} are not)",
+                                   "Write the store from the catalog that lists them."))
+        # Read in the file's order, which a disk likes better, and put back in the order asked for.
+        places = np.array([self._row[image_id] for image_id in image_ids], dtype=np.int64)
+        out = np.empty((len(places), *self.pixels.shape[1:]), dtype=np.uint8)
+        for position in np.argsort(places, kind="stable"):
+            out[position] = self.pixels[places[position]]
+        return out
+
+
+def write_store(folder: Path, records: Sequence[ImageRecord], resolution_px: int) -> None:
+    """Write a pixel store of the records; a finished store of the same images and resolution is left as it is.
+
+    The pixels carry a hash of their content in their name and the index is renamed into place last, so a reader sees
+    the old store or the new one, never half of one. Raises InputError for an image that cannot be decoded or an id
+    that is there twice, OSError where the disk cannot be written.
+    """
+    ids = [record.image_id for record in records]
+    if len(set(ids)) != len(ids):
+        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+        raise InputError(fault("image_id", twice, "is in the records twice", "Give every image once."))
+    folder = Path(folder)
+    shape = (len(records), resolution_px, resolution_px, 3)
+    content = hashlib.sha256(json.dumps([shape, [(r.image_id, r.sha256) for r in records]]).encode()).hexdigest()
+    pixels_name = f"pixels-{content[:16]}.npy"
+    if _finished(folder, content):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{pixels_name}.{os.getpid()}"
+    try:
+        # Written, not mapped: a full disk is then an error that can be reported, not a bus error.
+        with temporary.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for chunk in _chunks(records, resolution_px):
+                file.write(chunk.data)
+        os.replace(temporary, folder / pixels_name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    index = {"content": content, "resolution_px": resolution_px, "pixels": pixels_name, "image_ids": ids,
+             "sha256": [record.sha256 for record in records]}
+    part = folder / f".{_INDEX}.{os.getpid()}"
+    part.write_text(json.dumps(index), encoding="utf-8")
+    os.replace(part, folder / _INDEX)
+    for old in folder.glob("pixels-*.npy"):
+        if old.name != pixels_name:
+            old.unlink(missing_ok=True)
+
+
+def open_store(folder: Path) -> PixelStore:
+    """Return the store in a folder, its pixels mapped read-only. Raises InputError where there is no finished store."""
+    try:
+        index = json.loads((Path(folder) / _INDEX).read_text(encoding="utf-8"))
+        return PixelStore(np.load(Path(folder) / index["pixels"], mmap_mode="r"), index["image_ids"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(fault("pixel store", str(folder), f"cannot be opened ({error})", "Write it again.")) from error
+
+
+def _finished(folder: Path, content: str) -> bool:
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        return index["content"] == content and len(open_store(folder)) == len(index["image_ids"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _chunks(records: Sequence[ImageRecord], resolution_px: int) -> Iterator[np.ndarray]:
+    workers = max(1, min(16, os.cpu_count() or 1))
+    for start in range(0, len(records), _CHUNK):
+        paths = [record.path for record in records[start:start + _CHUNK]]
+        yield decode_square(paths, resolution_px=resolution_px, workers=workers)
+
+
+def _load(path: Path | str) -> Image.Image:
+    try:
+        return decode(Image.open(io.BytesIO(Path(path).read_bytes())))
+    except UNREADABLE as error:
+        raise InputError(fault("image", str(path), f"cannot be decoded ({error})", "Fetch the file again.")) from error

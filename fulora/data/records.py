@@ -1,0 +1,46 @@
+"""One image of the study as a row of the catalog.
+
+In: what a reader found out about an image. Out: an `ImageRecord`, plain text and integers only, so that a table of them
+opens anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Source = Literal["spanish", "african", "synthetic"]
+"""Where an image comes from. Synthetic images are drawn by a diffusion model; the other two are read from disk."""
+
+Split = Literal["train", "test"]
+"""The published split. What is trained on is a regime's business."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRecord:
+    """One image: what it is, where it lies, and what its pixels hash to."""
+
+    image_id: str
+    """Unique in a catalog: `spanish/Patient01100_Plane2_2_of_3`, `african/Algeria/patient007_DZA_plane0`."""
+    path: str
+    """Absolute path of the file."""
+    source: str
+    """`spanish`, `african` or `synthetic`."""
+    plane: str
+    """Short name of the plane, one of `fulora.planes`."""
+    patient_id: str
+    """`spanish/1100`, `african/Algeria/7` (patient numbers restart in each country); empty for a synthetic image."""
+    centre: str
+    """Country of the African image; `Spain` for the Spanish ones; empty where there is none."""
+    machine: str | None
+    """Ultrasound machine, as published (the Spanish `US_Machine`); None where it is unknown."""
+    split: str
+    """`train` or `test`, as published."""
+    width_px: int
+    """Width of the decoded image."""
+    height_px: int
+    """Height of the decoded image."""
+    sha256: str
+    """SHA-256 of the file's bytes, in hex."""
+    pixel_hash: str
+    """SHA-256 of size and decoded grey pixels, in hex: equal pixels have equal hashes, however the file stores them."""

@@ -1,0 +1,199 @@
+"""What a classifier trains on: the regimes of the paper's Tables 1 and 2, and the images LoRA learns from.
+
+In: a catalog's records and the sizes asked for. Out: the records of a regime, drawn from a seed, with a note wherever
+there are fewer images than asked for. The order of the records never matters.
+Source: paper section 4, Tables 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fulora.data.records import ImageRecord
+from fulora.errors import InputError, fault, raise_if_any
+from fulora.planes import PLANES
+from fulora.seeds import numpy_rng
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Regime:
+    """Which images a regime takes, and whether they are augmented."""
+
+    name: str
+    """The paper's name: ES, ES+DA, HB, HB+DA, AF, ES+AF."""
+    spanish: Literal["all", "balanced", "none"]
+    """`all` takes `num_spanish`, `balanced` the same number per plane, `num_spanish_hybrid` in all."""
+    african: bool
+    """Whether the African training images are in."""
+    synthetic: bool
+    """Whether synthetic images are in."""
+    augment: bool
+    """Whether classical data augmentation is on (DA)."""
+
+
+REGIMES: dict[str, Regime] = {
+    regime.name: regime
+    for regime in (
+        Regime(name="ES", spanish="all", african=False, synthetic=False, augment=False),
+        Regime(name="ES+DA", spanish="all", african=False, synthetic=False, augment=True),
+        Regime(name="HB", spanish="balanced", african=False, synthetic=True, augment=False),
+        Regime(name="HB+DA", spanish="balanced", african=False, synthetic=True, augment=True),
+        Regime(name="AF", spanish="none", african=True, synthetic=False, augment=False),
+        Regime(name="ES+AF", spanish="all", african=True, synthetic=False, augment=False),
+    )
+}
+"""All regimes by name."""
+
+TABLE1_REGIMES = ("ES", "ES+DA", "HB", "HB+DA")
+"""Regimes of Table 1, in its order."""
+
+TABLE2_REGIMES = ("AF", "ES", "ES+AF", "HB")
+"""Regimes of Table 2, in its order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegimeSizes:
+    """How many images a regime asks for."""
+
+    num_spanish: int = 6148
+    """Spanish training images of ES. Source: paper, Table 1 (every published training image of the five planes)."""
+    num_spanish_hybrid: int = 1150
+    """Spanish training images of HB, 230 per plane. Source: paper, Table 1."""
+    num_synthetic: int = 5000
+    """Synthetic images of HB, 1000 per plane. Source: paper, Table 1."""
+
+    def faults(self) -> list[str]:
+        """Return every fault of the sizes; a balanced number must divide by the number of planes."""
+        faults = [
+            fault(f"sizes.{name}", value, "is not a positive number", "Give at least 1.")
+            for name, value in (("num_spanish", self.num_spanish), ("num_spanish_hybrid", self.num_spanish_hybrid),
+                                ("num_synthetic", self.num_synthetic))
+            if value < 1
+        ]
+        return faults + [
+            fault(f"sizes.{name}", value, f"does not divide by the {len(PLANES)} planes", "Give a multiple.")
+            for name, value in (("num_spanish_hybrid", self.num_spanish_hybrid), ("num_synthetic", self.num_synthetic))
+            if value >= 1 and value % len(PLANES)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSet:
+    """The images one classifier trains on."""
+
+    regime: str
+    """The regime's name."""
+    records: tuple[ImageRecord, ...]
+    """Spanish, then African, then synthetic images, each sorted by id."""
+    notes: tuple[str, ...]
+    """One sentence for each number of images that was asked for and is not there."""
+
+    @property
+    def num_es(self) -> int:
+        """Return how many Spanish images there are."""
+        return self._count("spanish")
+
+    @property
+    def num_af(self) -> int:
+        """Return how many African images there are."""
+        return self._count("african")
+
+    @property
+    def num_synthetic(self) -> int:
+        """Return how many synthetic images there are."""
+        return self._count("synthetic")
+
+    @property
+    def num_patients(self) -> int:
+        """Return how many patients the real images come from; synthetic images have none."""
+        return len({record.patient_id for record in self.records if record.patient_id})
+
+    def _count(self, source: str) -> int:
+        return sum(record.source == source for record in self.records)
+
+
+def select_training_set(
+    regime: str, records: Sequence[ImageRecord], sizes: RegimeSizes, *, seed: int
+) -> TrainingSet:
+    """Return the training images of a regime: only images of the published training split, the same for the same seed.
+
+    Where there are fewer images than asked for, all are taken and a note says so. ES, ES+DA and ES+AF share their
+    Spanish images, HB and HB+DA theirs. Raises InputError for an unknown regime, or one whose source has no images.
+    """
+    if regime not in REGIMES:
+        raise InputError(fault("regime", regime, "is unknown", f"It must be one of {', '.join(REGIMES)}."))
+    raise_if_any(sizes.faults())
+    wanted = REGIMES[regime]
+    chosen: list[ImageRecord] = []
+    notes: list[str] = []
+    if wanted.spanish != "none":
+        pool = _training_images(records, "spanish", regime)
+        if wanted.spanish == "all":
+            chosen += _draw_all(pool, sizes.num_spanish, notes, regime=regime, seed=seed)
+        else:
+            chosen += _draw_balanced(pool, sizes.num_spanish_hybrid, notes, what=f"{regime} asks for", seed=seed)
+    if wanted.african:
+        chosen += _training_images(records, "african", regime)
+    if wanted.synthetic:
+        pool = _training_images(records, "synthetic", regime)
+        chosen += _draw_balanced(pool, sizes.num_synthetic, notes, what=f"{regime} asks for", seed=seed)
+    return TrainingSet(regime=regime, records=tuple(chosen), notes=tuple(notes))
+
+
+def select_lora_images(
+    records: Sequence[ImageRecord], *, per_plane: int, seed: int
+) -> tuple[list[ImageRecord], list[str]]:
+    """Return the Spanish training images LoRA learns from, `per_plane` of each plane in the planes' order, and notes.
+
+    Where a plane has fewer, all are taken and a note says so. Raises InputError where there are none at all.
+    Source: paper section 4 (20 of each plane).
+    """
+    if per_plane < 1:
+        raise InputError(fault("per_plane", per_plane, "is not a positive number", "Give at least 1."))
+    notes: list[str] = []
+    pool = _training_images(records, "spanish", "LoRA")
+    chosen = _draw_balanced(pool, per_plane * len(PLANES), notes, what="LoRA asks for", seed=seed, stream="lora")
+    index = {plane.name: plane.index for plane in PLANES}
+    return sorted(chosen, key=lambda record: (index[record.plane], record.image_id)), notes
+
+
+def _training_images(records: Sequence[ImageRecord], source: str, regime: str) -> list[ImageRecord]:
+    pool = {r.image_id: r for r in records if r.source == source and r.split == "train"}
+    if not pool:
+        raise InputError(fault("regime", regime, f"needs {source} training images and there are none",
+                               f"Give {source} images, or leave the regime out."))
+    return [pool[image_id] for image_id in sorted(pool)]
+
+
+def _draw_all(
+    pool: Sequence[ImageRecord], num: int, notes: list[str], *, regime: str, seed: int
+) -> list[ImageRecord]:
+    if len(pool) < num:
+        notes.append(f"{regime} asks for {num} Spanish images; there are {len(pool)}, all are taken")
+    return _draw(pool, num, seed, "spanish", "all")
+
+
+def _draw_balanced(
+    pool: Sequence[ImageRecord], num: int, notes: list[str], *, what: str, seed: int, stream: str = "regime"
+) -> list[ImageRecord]:
+    """Return num images, the same number of each plane; every plane has a random stream of its own."""
+    per_plane, source = num // len(PLANES), pool[0].source
+    by_plane = {plane.name: [record for record in pool if record.plane == plane.name] for plane in PLANES}
+    chosen = [r for name, images in by_plane.items() for r in _draw(images, per_plane, seed, stream, source, name)]
+    short = [f"{name} {len(images)}" for name, images in by_plane.items() if len(images) < per_plane]
+    if short:
+        title = source if source == "synthetic" else source.capitalize()
+        tail = f"there are {len(pool)}, all are taken" if len(chosen) == len(pool) else (
+            f"{len(chosen)} are taken, all there are of {', '.join(short)}")
+        notes.append(f"{what} {num} {title} images, {per_plane} of each plane; {tail}")
+    return sorted(chosen, key=lambda record: record.image_id)
+
+
+def _draw(pool: Sequence[ImageRecord], num: int, seed: int, *stream: str) -> list[ImageRecord]:
+    """Return num of a pool that is sorted, sorted again; all where there are fewer."""
+    if len(pool) <= num:
+        return list(pool)
+    places = numpy_rng(seed, "draw", *stream).permutation(len(pool))[:num]
+    return [pool[place] for place in sorted(places)]
