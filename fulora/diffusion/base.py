@@ -1,0 +1,293 @@
+"""The diffusion base: found, checked, loaded and frozen.
+
+In: `tiny`, a local diffusers folder, a single .safetensors file, or the id of a repository on the Hugging Face hub.
+Out: a `Base`, the parts of a Stable Diffusion pipeline on a device, with the hash of the weights that ran.
+Source: Rombach et al. 2022 (latent diffusion); the layout is diffusers' StableDiffusionPipeline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fulora.errors import InputError, fault
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+TINY = "tiny"
+"""The bundled base's name."""
+
+REMEDY = (
+    "Pass --base with 'tiny' (bundled), a local folder in diffusers' Stable Diffusion layout (with model_index.json), "
+    "a single Stable Diffusion 1.5 .safetensors file, or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+)
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FAMILY = "StableDiffusionPipeline"
+_PARTS = ("vae", "unet", "text_encoder")
+
+
+@dataclass(kw_only=True, slots=True)
+class Base:
+    """A loaded base. Every weight is frozen and every part in evaluation mode."""
+
+    spec: str
+    """What was asked for."""
+    name: str
+    """What ran, for tables and reports: the spec and the short hash."""
+    sha256: str
+    """First 16 hexadecimal digits of the hash over the weight files, in the order of their names."""
+    vae: Any
+    """AutoencoderKL."""
+    unet: Any
+    """UNet2DConditionModel."""
+    text_encoder: Any
+    """CLIPTextModel."""
+    tokenizer: Any
+    """CLIPTokenizer."""
+    scheduler: Any
+    """The base's own scheduler; others are made from its configuration."""
+    device: str
+    """torch's name of the device the parts are on."""
+    dtype: torch.dtype
+    """Type of the weights."""
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Return the autoencoder's spatial factor: 8 for Stable Diffusion 1.5."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def to(self, device: str, dtype: torch.dtype) -> Base:
+        """Move every part to a device and type, in place; returns the same base."""
+        from torch.nn import Module
+
+        for part in _PARTS:
+            # torch's own `to`: diffusers' warns of parts kept in float32 even where a model has none.
+            Module.to(getattr(self, part), device=device, dtype=dtype)
+        self.device, self.dtype = device, dtype
+        return self
+
+
+def check_base(spec: str) -> None:
+    """Raise InputError unless `spec` names something that looks like a base; reads names and headers, no weights."""
+    if spec == TINY:
+        _check_folder(_tiny_folder(), spec)
+        return
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        _check_folder(path, spec)
+    elif path.is_file():
+        _check_single_file(path, spec)
+    elif path.suffix in {".safetensors", ".ckpt"}:
+        raise InputError(fault("base", spec, "is a file that is not there", REMEDY))
+    elif not _HUB_ID.fullmatch(spec):
+        raise InputError(fault("base", spec, "is neither a path that is there nor a hub id (owner/name)", REMEDY))
+
+
+def load_base(
+    spec: str, *, device: str = "cpu", dtype: torch.dtype | None = None, allow_pickle: bool = False
+) -> Base:
+    """Return the base of `spec` on a device, frozen; `dtype` None is float32.
+
+    Weights are read from safetensors; `allow_pickle` also lets diffusers read .bin and .ckpt files, which can run code.
+    Raises InputError where there is no such base, where the hub cannot be reached, or where it is not an
+    epsilon-predicting text-to-image model.
+    """
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    check_base(spec)
+    dtype = dtype or torch.float32
+    path = _tiny_folder() if spec == TINY else Path(spec).expanduser()
+    options: dict[str, Any] = {"dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
+    with _quiet_loading():
+        if path.is_file():
+            if path.suffix != ".safetensors" and not allow_pickle:
+                raise InputError(fault("base", spec, "is not a .safetensors file", REMEDY))
+            pipe = _from_single_file(path, spec, options)
+            weights = [path]
+        else:
+            folder = path if path.is_dir() else _download(spec, allow_pickle=allow_pickle)
+            _check_folder(folder, spec)
+            try:
+                pipe = StableDiffusionPipeline.from_pretrained(
+                    folder, use_safetensors=None if allow_pickle else True, local_files_only=True, **options
+                )
+            except (OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
+                raise InputError(fault("base", spec, f"cannot be loaded ({_one_line(error)})", REMEDY)) from error
+            weights = sorted(file for part in _PARTS for file in (folder / part).glob("*.safetensors"))
+    _check_parts(pipe, spec)
+    for part in _PARTS:
+        getattr(pipe, part).requires_grad_(False).eval()
+    sha256 = _hash_files(weights)
+    label = f"{TINY} (bundled" if spec == TINY else f"{spec} (weights"
+    base = Base(
+        spec=spec,
+        name=f"{label}, sha256 {sha256[:8]})",
+        sha256=sha256,
+        vae=pipe.vae,
+        unet=pipe.unet,
+        text_encoder=pipe.text_encoder,
+        tokenizer=pipe.tokenizer,
+        scheduler=pipe.scheduler,
+        device=device,
+        dtype=dtype,
+    )
+    return base.to(device, dtype)
+
+
+def pipeline(base: Base) -> StableDiffusionPipeline:
+    """Return diffusers' own pipeline over the same parts, without a safety checker."""
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=base.vae,
+        unet=base.unet,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        scheduler=base.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def resolve_device(device: str) -> str:
+    """Return torch's device name for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA where it is."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(fault("device", device, "was asked for and torch finds no CUDA device", "Use auto or cpu"))
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> torch.dtype:
+    """Return the type of `fp32`, `fp16`, `bf16`, or for `auto` bfloat16 on CUDA (float16 where not supported) and
+    float32 elsewhere."""
+    import torch
+
+    types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    if precision == "auto":
+        if not device.startswith("cuda"):
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if precision not in types:
+        raise InputError(fault("precision", precision, "is unknown", f"Use auto, {', '.join(types)}"))
+    if precision == "fp16" and not device.startswith("cuda"):
+        raise InputError(fault("precision", precision, f"does not train on {device}", "Use auto, fp32 or bf16"))
+    return types[precision]
+
+
+def _tiny_folder() -> Path:
+    from fulora.diffusion.tiny import TINY_FOLDER
+
+    return Path(TINY_FOLDER)
+
+
+def _check_folder(folder: Path, spec: str) -> None:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise InputError(fault("base", spec, "is no diffusion model: the folder has no model_index.json", REMEDY))
+    try:
+        parts = json.loads(index.read_text())
+        kind = parts.get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise InputError(fault("base", spec, f"has an unreadable model_index.json ({error})", REMEDY)) from error
+    if kind != _FAMILY:
+        raise InputError(fault("base", spec, f"is a {kind}, not a {_FAMILY} (Stable Diffusion 1.x)", REMEDY))
+    missing = [part for part in (*_PARTS, "tokenizer", "scheduler") if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(fault("base", spec, f"is incomplete: it lacks {', '.join(missing)}", REMEDY))
+
+
+def _check_single_file(path: Path, spec: str) -> None:
+    if path.suffix != ".safetensors":
+        return
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            names = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise InputError(fault("base", spec, f"is not a readable safetensors file ({error})", REMEDY)) from error
+    if not any(name.startswith("model.diffusion_model.") for name in names):
+        rule = "is no diffusion model: it holds no weights named model.diffusion_model.*"
+        raise InputError(fault("base", spec, rule, REMEDY))
+
+
+def _check_parts(pipe: Any, spec: str) -> None:
+    prediction = pipe.scheduler.config.get("prediction_type", "epsilon")
+    if prediction != "epsilon":
+        raise InputError(fault("base", spec, f"predicts {prediction}; only epsilon is supported", REMEDY))
+    channels = (pipe.unet.config.in_channels, pipe.vae.config.latent_channels)
+    if channels[0] != channels[1]:
+        rule = f"has a U-Net of {channels[0]} channels over {channels[1]} latent channels: not a text-to-image model"
+        raise InputError(fault("base", spec, rule, REMEDY))
+    widths = (pipe.text_encoder.config.hidden_size, pipe.unet.config.cross_attention_dim)
+    if widths[0] != widths[1]:
+        rule = f"has a text encoder of width {widths[0]} and cross-attention of width {widths[1]}"
+        raise InputError(fault("base", spec, rule, REMEDY))
+
+
+def _from_single_file(path: Path, spec: str, options: dict[str, Any]) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    try:
+        return StableDiffusionPipeline.from_single_file(str(path), **options)
+    except Exception as error:  # diffusers raises its own, the hub's and requests' errors here
+        rule = (
+            f"cannot be loaded as a single file ({_one_line(error)}). diffusers takes the configuration of a single "
+            "file from the hub; without one, use a local diffusers folder"
+        )
+        raise InputError(fault("base", spec, rule, REMEDY)) from error
+
+
+def _download(spec: str, *, allow_pickle: bool) -> Path:
+    from diffusers import StableDiffusionPipeline
+
+    try:
+        return Path(StableDiffusionPipeline.download(spec, use_safetensors=None if allow_pickle else True))
+    except Exception as error:  # the hub's client raises OSError, its own and its transport's errors
+        rule = f"is not a local path and could not be fetched from the Hugging Face hub ({_one_line(error)})"
+        raise InputError(fault("base", spec, rule, REMEDY)) from error
+
+
+def _one_line(error: BaseException, limit: int = 200) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _hash_files(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep the progress bars of both libraries off the terminal while a base is loaded."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    both = (diffusers_logging, transformers_logging)
+    shown = [library.is_progress_bar_enabled() for library in both]
+    for library in both:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, was in zip(both, shown, strict=True):
+            if was:
+                library.enable_progress_bar()

@@ -1,0 +1,80 @@
+"""What the frozen parts of a base say once, kept for the whole training: latents of images, embeddings of prompts.
+
+In: a base, images, prompts. Out: float32 tensors on the base's device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fulora.errors import InputError, fault
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from fulora.diffusion.base import Base
+
+
+def check_resolution(base: Base, resolution_px: int) -> None:
+    """Raise InputError unless a square of this size has a whole number of latents, in diffusers' steps of 8 pixels."""
+    step = max(8, base.pixels_per_latent)
+    if resolution_px < step or resolution_px % step:
+        raise InputError(fault("resolution_px", resolution_px, f"must be a multiple of {step}", "Change resolution_px"))
+
+
+def cache_latents(base: Base, pixels: np.ndarray, *, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and deviation of each image's latent posterior, both scaled as the U-Net sees them, [N, C, h, w].
+
+    `pixels` is uint8 [N, R, R, 3]. A latent is mean + deviation * noise, drawn anew at every step of training.
+    """
+    import torch
+
+    check_resolution(base, pixels.shape[1])
+    means, deviations = [], []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), batch):
+            images = torch.tensor(pixels[start : start + batch], device=base.device).permute(0, 3, 1, 2)
+            posterior = base.vae.encode((images.float() / 127.5 - 1).to(base.dtype)).latent_dist
+            means.append(posterior.mean.float())
+            deviations.append(posterior.std.float())
+    factor = base.vae.config.scaling_factor
+    # Cloned outside inference mode: training saves these tensors for its backward pass.
+    return torch.cat(means).clone() * factor, torch.cat(deviations).clone() * factor
+
+
+def encode_prompts(base: Base, prompts: Sequence[str], clip_skip: int | None = None) -> torch.Tensor:
+    """Return the text embeddings [N, 77, D] of prompts, in the base's type.
+
+    `clip_skip` counts as diffusers does: None is the last layer, 1 the one before it, then the final layer norm.
+    Each distinct prompt is encoded once and alone, so an embedding does not depend on the others asked for.
+    """
+    import torch
+
+    layers = base.text_encoder.config.num_hidden_layers
+    if clip_skip is not None and not 0 <= clip_skip < layers:
+        raise InputError(fault("clip_skip", clip_skip, f"must be from 0 to {layers - 1} for this base", "Lower it"))
+    with torch.inference_mode():
+        known = {prompt: _encode(base, prompt, clip_skip) for prompt in dict.fromkeys(prompts)}
+    return torch.cat([known[prompt] for prompt in prompts]).clone()
+
+
+def _encode(base: Base, prompt: str, clip_skip: int | None) -> torch.Tensor:
+    tokens = base.tokenizer(
+        prompt,
+        padding="max_length",
+        max_length=base.tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    use_mask = getattr(base.text_encoder.config, "use_attention_mask", False)
+    mask = tokens.attention_mask.to(base.device) if use_mask else None
+    output: Any = base.text_encoder(
+        tokens.input_ids.to(base.device), attention_mask=mask, output_hidden_states=clip_skip is not None
+    )
+    if clip_skip is None:
+        return output.last_hidden_state.to(base.dtype)
+    # transformers 5 flattened the model; diffusers 0.42 still asks for the older `text_model`, so not by its pipeline.
+    model = getattr(base.text_encoder, "text_model", base.text_encoder)
+    return model.final_layer_norm(output.hidden_states[-(clip_skip + 1)]).to(base.dtype)

@@ -1,0 +1,320 @@
+"""LoRA fine-tuning of a diffusion base on a few captioned images.
+
+In: a base, square images, captions, a `LoraConfig`, a seed. Out: an adapter folder (diffusers' and kohya's file) and a
+`FinetuneResult` with the losses.
+Source: FU-LoRA section 2, equations (1) (noise prediction, mean squared error) and (2) (LoRA), and section 3 (settings).
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from fulora.diffusion.adapter import AdapterTargets, add_lora
+from fulora.diffusion.base import load_base, resolve_device, resolve_precision
+from fulora.diffusion.caching import cache_latents, check_resolution, encode_prompts
+from fulora.diffusion.formats import KOHYA_FILE, lora_weights, save_diffusers, save_kohya
+from fulora.errors import fault, raise_if_any
+from fulora.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+OptimizerName = Literal["adam8bit", "adamw8bit", "adamw"]
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraConfig:
+    """Settings of one fine-tuning. Defaults are the paper's."""
+
+    rank: int = 128
+    """Inner dimension r of A and B. Source: paper section 3, {8, 32, 128}."""
+    alpha: float | None = None
+    """Scale alpha of equation (2); None is the rank. Source: paper section 3, alpha = rank."""
+    targets: AdapterTargets = "cross_attention"
+    """Adapted projections of the U-Net. Source: paper section 2."""
+    num_steps: int = 10_000
+    """Optimizer steps. Source: paper section 3."""
+    batch_size: int = 2
+    """Images per step. Source: paper section 3 (the released code: 1)."""
+    learning_rate: float = 1e-4
+    """Constant rate. Source: paper section 3."""
+    optimizer: OptimizerName = "adamw8bit"
+    """8-bit Adam of bitsandbytes, with or without decoupled weight decay, or torch's AdamW. Source: paper section 3."""
+    weight_decay: float = 0.01
+    """Decay of adamw8bit and adamw. Not stated in the paper; the default of bitsandbytes, as in the released code."""
+    resolution_px: int = 512
+    """Side of the square images. Source: paper section 3."""
+    precision: Precision = "auto"
+    """Type of the frozen base; the adapter is always float32. The paper: fp16."""
+    clip_skip: int | None = None
+    """Layers of the text encoder left out, in diffusers' counting. The released code: 1."""
+    caption_dropout: float = 0.0
+    """Share of captions replaced by the empty one. Not in the paper; 0 there."""
+    log_every: int = 50
+    """Steps between two reports of the loss."""
+
+    def faults(self) -> list[str]:
+        """Return every fault of the configuration, empty when there is none."""
+        found = []
+        for field in ("rank", "num_steps", "batch_size", "resolution_px", "log_every"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                found.append(fault(field, value, "must be an integer of at least 1", f"Set {field} to 1 or more"))
+        for field in ("learning_rate", "alpha"):
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                found.append(fault(field, value, "must be above 0", f"Set {field} to a positive number"))
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            found.append(fault("weight_decay", self.weight_decay, "must be at least 0", "Set it to 0 or more"))
+        if not 0 <= self.caption_dropout <= 1:
+            found.append(fault("caption_dropout", self.caption_dropout, "must be from 0 to 1", "Set it within 0 and 1"))
+        if self.clip_skip is not None and self.clip_skip < 0:
+            found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or leave it out"))
+        for field, choices in (("targets", AdapterTargets), ("optimizer", OptimizerName), ("precision", Precision)):
+            value = getattr(self, field)
+            if value not in get_args(choices):
+                found.append(fault(field, value, "is unknown", f"Choose one of {', '.join(get_args(choices))}"))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneResult:
+    """What a fine-tuning leaves besides its adapter files."""
+
+    losses: list[dict[str, float]]
+    """One row per report: step, loss (mean since the last report), learning_rate, seconds (since the first step)."""
+    adapter_sha256: str
+    """Of the diffusers file."""
+    num_trainable: int
+    """Trained numbers, A and B together."""
+    peak_memory_bytes: int
+    """CUDA: the most torch held. CPU: the most the process held so far."""
+    seconds: float
+    """Wall time, loading and caching included."""
+    steps_per_second: float
+    """Over the training steps alone."""
+    base_name: str
+    """The base that ran, with its hash."""
+    device: str
+    """The device that ran, in words."""
+
+
+def finetune(
+    *,
+    base: str,
+    pixels: np.ndarray,
+    captions: Sequence[str],
+    config: LoraConfig,
+    seed: int,
+    out: Path,
+    device: str = "auto",
+    on_log: Callable[[dict[str, float]], None] | None = None,
+) -> FinetuneResult:
+    """Return the result of fine-tuning a base on images, having written the adapter's files to the folder `out`.
+
+    `pixels` is uint8 [N, R, R, 3], `captions` has N texts. `on_log` gets step, loss, learning_rate and steps_per_second
+    at every report. On a CPU the files are the same bytes for the same seed and number of threads.
+    Raises InputError for input that cannot be used and FloatingPointError naming the first step of a non-finite loss.
+    """
+    started = time.monotonic()
+    raise_if_any([*config.faults(), *_input_faults(pixels, captions, config)])
+    device = resolve_device(device)
+    dtype = resolve_precision(config.precision, device)
+    _reset_peak_memory(device)
+
+    model = load_base(base, device=device, dtype=dtype)
+    check_resolution(model, config.resolution_px)
+    latents = cache_latents(model, pixels)
+    texts = sorted({*captions, ""})
+    embeddings = encode_prompts(model, texts, config.clip_skip)
+    rows = [texts.index(caption) for caption in captions]
+    unet, noise_config, base_name, base_sha256 = model.unet, model.scheduler.config, model.name, model.sha256
+    del model  # the autoencoder and the text encoder have said all they have to say
+    gc.collect()
+
+    alpha = float(config.rank if config.alpha is None else config.alpha)
+    trainable = add_lora(
+        unet, rank=config.rank, alpha=alpha, targets=config.targets, seed=derive_seed(seed, "finetune", "init")
+    )
+    loop_started = time.monotonic()
+    losses = _train(unet, noise_config, trainable, latents, embeddings, rows, texts.index(""), config, seed, on_log)
+    loop_seconds = time.monotonic() - loop_started
+
+    scratch = out.with_name(f".{out.name}.{os.getpid()}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    weights = lora_weights(unet)
+    digest = hashlib.sha256(save_diffusers(weights, scratch).read_bytes()).hexdigest()
+    facts = {"ss_base_model_sha256": base_sha256, "ss_learning_rate": str(config.learning_rate)}
+    save_kohya(weights, scratch / KOHYA_FILE, {**facts, "ss_max_train_steps": str(config.num_steps)})
+    _replace_folder(scratch, out)
+    return FinetuneResult(
+        losses=losses,
+        adapter_sha256=digest,
+        num_trainable=sum(parameter.numel() for parameter in trainable),
+        peak_memory_bytes=_peak_memory_bytes(device),
+        seconds=time.monotonic() - started,
+        steps_per_second=config.num_steps / max(loop_seconds, 1e-9),
+        base_name=base_name,
+        device=_device_in_words(device),
+    )
+
+
+def _train(
+    unet: Any,
+    noise_config: Any,
+    trainable: list[Any],
+    latents: tuple[torch.Tensor, torch.Tensor],
+    embeddings: torch.Tensor,
+    rows: list[int],
+    empty_row: int,
+    config: LoraConfig,
+    seed: int,
+    on_log: Callable[[dict[str, float]], None] | None,
+) -> list[dict[str, float]]:
+    """Return the reports of the loss, having trained the parameters in place.
+
+    Notation: x0 a latent, eps the noise, t the time step, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps; the loss is
+    equation (1), the mean of (eps - unet(x_t, t, text))^2.
+    """
+    import torch
+    from diffusers import DDPMScheduler
+
+    mean, deviation = latents
+    device, kind = mean.device, mean.device.type
+    abar = DDPMScheduler.from_config(noise_config).alphas_cumprod
+    signal, noise_level = abar.sqrt().to(device), (1 - abar).sqrt().to(device)
+    images, texts, times = (
+        part.to(device) for part in _draw_schedule(len(mean), rows, empty_row, len(abar), config, seed)
+    )
+    generator = torch.Generator(device).manual_seed(derive_seed(seed, "finetune", "noise"))
+    optimizer = _make_optimizer(trainable, config)
+    half = embeddings.dtype != torch.float32
+    scaler = torch.amp.GradScaler(kind, enabled=embeddings.dtype == torch.float16)
+    step_losses = torch.zeros(config.num_steps, device=device)
+    shape = (2, config.batch_size, *mean.shape[1:])
+
+    reports: list[dict[str, float]] = []
+    started = time.monotonic()
+    reported = 0
+    for step in range(config.num_steps):
+        chosen, t = images[step], times[step]
+        draw, eps = torch.randn(shape, generator=generator, device=device)
+        x0 = mean[chosen] + deviation[chosen] * draw
+        x_t = signal[t].view(-1, 1, 1, 1) * x0 + noise_level[t].view(-1, 1, 1, 1) * eps
+        with torch.autocast(kind, dtype=embeddings.dtype, enabled=half):
+            predicted = unet(x_t, t, embeddings[texts[step]], return_dict=False)[0]
+        loss = torch.nn.functional.mse_loss(predicted.float(), eps)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        step_losses[step] = loss.detach()
+        done = step + 1
+        if done % config.log_every == 0 or done == config.num_steps:
+            # The only wait for the device: everything since the last report is read at once.
+            since = step_losses[reported:done].tolist()
+            for offset, value in enumerate(since):
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"the loss is {value} at step {reported + offset + 1}: lower learning_rate")
+            row = {"step": done, "loss": sum(since) / len(since), "learning_rate": config.learning_rate}
+            seconds = time.monotonic() - started
+            reports.append({**row, "seconds": seconds})
+            reported = done
+            if on_log is not None:
+                on_log({**row, "steps_per_second": done / max(seconds, 1e-9)})
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in trainable):
+        raise FloatingPointError(f"the adapter is not finite after step {config.num_steps}: lower learning_rate")
+    return reports
+
+
+def _draw_schedule(
+    num_images: int, rows: list[int], empty_row: int, num_times: int, config: LoraConfig, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return images, rows of the embeddings and time steps of all steps, int64 [num_steps, batch_size] each.
+
+    Images come in shuffled rounds, so every one is seen equally often. Drawn once on the CPU: no step waits for it.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(derive_seed(seed, "finetune", "schedule"))
+    shape = (config.num_steps, config.batch_size)
+    total = config.num_steps * config.batch_size
+    rounds = [torch.randperm(num_images, generator=generator) for _ in range(math.ceil(total / num_images))]
+    images = torch.cat(rounds)[:total].view(shape)
+    texts = torch.tensor(rows)[images]
+    texts[torch.rand(shape, generator=generator) < config.caption_dropout] = empty_row
+    return images, texts, torch.randint(num_times, shape, generator=generator)
+
+
+def _make_optimizer(trainable: list[Any], config: LoraConfig) -> Any:
+    if config.optimizer == "adamw":
+        import torch
+
+        return torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+    import bitsandbytes
+
+    if config.optimizer == "adam8bit":
+        return bitsandbytes.optim.Adam8bit(trainable, lr=config.learning_rate)
+    return bitsandbytes.optim.AdamW8bit(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _input_faults(pixels: np.ndarray, captions: Sequence[str], config: LoraConfig) -> list[str]:
+    side = config.resolution_px
+    found = []
+    if pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3) or str(pixels.dtype) != "uint8":
+        given = f"{pixels.dtype} {list(pixels.shape)}"
+        found.append(fault("pixels", given, f"must be uint8 [N, {side}, {side}, 3]", "Decode to resolution_px"))
+    if len(pixels) == 0:
+        found.append(fault("pixels", 0, "must hold at least one image", "Choose images to train on"))
+    if len(captions) != len(pixels):
+        found.append(fault("captions", len(captions), f"must be as many as images ({len(pixels)})", "Give one each"))
+    return found
+
+
+def _replace_folder(scratch: Path, out: Path) -> None:
+    """Move a finished folder to its name; what was there before is gone only after that."""
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    if out.exists():
+        os.rename(out, old)
+    os.rename(scratch, out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _reset_peak_memory(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory_bytes(device: str) -> int:
+    import resource
+    import sys
+
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_in_words(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device} ({torch.get_num_threads()} threads)"
+
+

@@ -1,0 +1,190 @@
+"""Synthetic images from prompts and seeds, each the same whatever else is drawn with it.
+
+In: a base, an adapter, rows of (prompt, sampler, seed). Out: uint8 images.
+Source: FU-LoRA section 3 (Euler and UniPC, 20 steps, LoRA weight 1.0); Karras et al. 2022 and Zhao et al. 2023 through
+diffusers' schedulers; Ho and Salimans 2022 (classifier-free guidance).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from fulora.diffusion.adapter import fuse, load_adapter
+from fulora.diffusion.base import Base, load_base, resolve_device, resolve_precision
+from fulora.diffusion.caching import check_resolution, encode_prompts
+from fulora.errors import fault, raise_if_any
+from fulora.planes import PLANES
+from fulora.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import torch
+
+SamplerName = Literal["euler", "unipc"]
+"""`euler`: EulerDiscreteScheduler. `unipc`: UniPCMultistepScheduler (bh2, order 2). The paper's two samplers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """Settings of the synthetic set. Defaults are the paper's where it states them."""
+
+    samplers: tuple[SamplerName, ...] = ("euler", "unipc")
+    """Samplers, each used for every plane. Source: paper section 3."""
+    images_per_plane: int = 500
+    """Images per plane and sampler. Source: paper section 3, 500 x 5 planes x 2 samplers = 5000."""
+    num_steps: int = 20
+    """Denoising steps. Source: paper section 3."""
+    guidance: float = 7.5
+    """Guidance scale; 1 or less is without guidance. Not stated in the paper; diffusers' default."""
+    negative_prompt: str = ""
+    """Text guided away from. Not stated in the paper."""
+    clip_skip: int | None = None
+    """Layers of the text encoder left out, as in training. The released code: 1."""
+    batch_size: int = 8
+    """Images denoised at once; the last batch is padded to it. Every batch has this shape, so it is part of the result."""
+    rank: int = 128
+    """Which adapter of the rank sweep samples. Source: paper section 3."""
+
+    def faults(self) -> list[str]:
+        """Return every fault of the configuration, empty when there is none."""
+        found = []
+        for field in ("images_per_plane", "num_steps", "batch_size", "rank"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                found.append(fault(field, value, "must be an integer of at least 1", f"Set {field} to 1 or more"))
+        known = get_args(SamplerName)
+        for name in self.samplers:
+            if name not in known:
+                found.append(fault("samplers", name, "is unknown", f"Choose from {', '.join(known)}"))
+        if not self.samplers or len(set(self.samplers)) != len(self.samplers):
+            found.append(fault("samplers", self.samplers, "must name each sampler once", f"Use {', '.join(known)}"))
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            found.append(fault("guidance", self.guidance, "must be a number of at least 0", "Set it to 0 or more"))
+        if self.clip_skip is not None and self.clip_skip < 0:
+            found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or leave it out"))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """One image to draw."""
+
+    image_id: str
+    """Unique in a run, and the file's name without its ending."""
+    plane: str
+    """Name of the plane."""
+    prompt: str
+    """Text the image is conditioned on."""
+    sampler: str
+    """A `SamplerName`."""
+    seed: int
+    """Of the image's own generator."""
+
+
+def plan_samples(config: SamplingConfig, *, seed: int) -> Iterator[SampleRow]:
+    """Yield the rows of a synthetic set, by plane, sampler and index; a larger set begins with a smaller one's rows."""
+    raise_if_any(config.faults())
+    for plane in PLANES:
+        for sampler in config.samplers:
+            for index in range(config.images_per_plane):
+                own = derive_seed(seed, "sampling", plane.name, sampler, index)
+                image_id = f"{plane.name}-{sampler}-{index:05d}-{own}"
+                yield SampleRow(image_id, plane.name, plane.prompt, sampler, own)
+
+
+class Sampler:
+    """A base with a fused adapter, ready to draw rows in batches of one shape.
+
+    An image depends on base, adapter, prompt, sampler, seed, steps, guidance, resolution and batch size; not on the rows
+    beside it. The noise is drawn on the CPU in float32 and the scheduler computes in float32, whatever the precision.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: str,
+        adapter: Path | None,
+        config: SamplingConfig,
+        resolution_px: int,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        import torch
+
+        raise_if_any(config.faults())
+        device = resolve_device(device)
+        dtype = resolve_precision(precision, device)
+        # Fused in float32 first: B A is small beside W0 and would be rounded away in half precision.
+        self.base: Base = load_base(base, device=device, dtype=torch.float32)
+        check_resolution(self.base, resolution_px)
+        if adapter is not None:
+            load_adapter(self.base, adapter)
+            fuse(self.base)
+        self.base.to(device, dtype)
+        self.config = config
+        side = resolution_px // self.base.pixels_per_latent
+        self._latent_shape = (self.base.unet.config.in_channels, side, side)
+        self._embeddings: dict[str, torch.Tensor] = {}
+
+    def sample(self, rows: Sequence[SampleRow]) -> np.ndarray:
+        """Return the images of rows in their order, uint8 [len(rows), H, W, 3]."""
+        size = self.config.batch_size
+        by_sampler: dict[str, list[int]] = {}
+        for position, row in enumerate(rows):
+            by_sampler.setdefault(row.sampler, []).append(position)
+        side = self._latent_shape[1] * self.base.pixels_per_latent
+        images = np.empty((len(rows), side, side, 3), dtype=np.uint8)
+        for sampler, positions in by_sampler.items():
+            for start in range(0, len(positions), size):
+                batch = positions[start : start + size]
+                padded = [rows[position] for position in batch] + [rows[batch[-1]]] * (size - len(batch))
+                images[batch] = self._draw(sampler, padded)[: len(batch)]
+        return images
+
+    def _draw(self, sampler: str, rows: Sequence[SampleRow]) -> np.ndarray:
+        import torch
+
+        base, guidance = self.base, self.config.guidance
+        scheduler = make_scheduler(sampler, base.scheduler.config)
+        guided = guidance > 1
+        with torch.inference_mode():
+            text = torch.cat([self._embed(row.prompt) for row in rows])
+            if guided:
+                text = torch.cat([self._embed(self.config.negative_prompt).expand_as(text), text])
+            noise = [
+                torch.randn(self._latent_shape, generator=torch.Generator("cpu").manual_seed(row.seed)) for row in rows
+            ]
+            scheduler.set_timesteps(self.config.num_steps, device=base.device)
+            scheduler.set_begin_index(0)  # spares a search, and a wait for the device, at every step
+            latents = torch.stack(noise).to(base.device) * scheduler.init_noise_sigma
+            for t in scheduler.timesteps:
+                x = scheduler.scale_model_input(latents, t).to(base.dtype)
+                x = torch.cat([x, x]) if guided else x
+                predicted = base.unet(x, t, text, return_dict=False)[0].float()
+                if guided:
+                    without, with_text = predicted.chunk(2)
+                    predicted = without + guidance * (with_text - without)
+                latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
+            decoded = base.vae.decode((latents / base.vae.config.scaling_factor).to(base.dtype), return_dict=False)[0]
+            grey = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+            return (grey * 255).round().to(torch.uint8).cpu().numpy()
+
+    def _embed(self, prompt: str) -> torch.Tensor:
+        if prompt not in self._embeddings:
+            self._embeddings[prompt] = encode_prompts(self.base, [prompt], self.config.clip_skip)
+        return self._embeddings[prompt]
+
+
+def make_scheduler(sampler: str, config: Any) -> Any:
+    """Return a new diffusers scheduler for a sampler's name, on the noise schedule of a base's configuration."""
+    from diffusers import EulerDiscreteScheduler, UniPCMultistepScheduler
+
+    kinds = {"euler": EulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}
+    if sampler not in kinds:
+        raise_if_any([fault("sampler", sampler, "is unknown", f"Choose from {', '.join(kinds)}")])
+    return kinds[sampler].from_config(config)
