@@ -1,0 +1,1 @@
+"""Plane classifiers: the paper's five architectures, augmentation, training and prediction."""

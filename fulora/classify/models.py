@@ -1,0 +1,124 @@
+"""The paper's five classifier architectures, with ImageNet weights where there are any.
+
+In: a model's name, a folder of weight files (optional), a resolution, a seed. Out: a torch module with a new 5-way
+head, and the name of the weights it starts from.
+Source: paper section 3, "Downstream Classification" (five architectures, ImageNet weights, new final layer, all weights
+trained). Pixels come in [-1, 1], as in the paper, whatever normalisation the weights were trained with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fulora.errors import InputError, fault
+from fulora.planes import PLANES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Pretrained = Literal["auto", "hub", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """One architecture of the paper and where its ImageNet weights come from."""
+
+    tag: str
+    """timm's architecture and weights, pinned, because timm's default weights change between versions."""
+    torchvision_stem: str
+    """How torchvision names its weight file of this architecture: the part before the dash and hash."""
+    torchvision_weights: bool
+    """Whether the tag holds torchvision's own weights; where it does not, timm has none and its nearest is pinned."""
+    channels_last: bool
+    """Whether channels-last memory trains faster on a CPU; measured at 64 px, batch 24, one thread."""
+
+    @property
+    def architecture(self) -> str:
+        """timm's architecture name, the tag without its weights."""
+        return self.tag.split(".")[0]
+
+
+MODELS: dict[str, ModelSpec] = {
+    "DenseNet169": ModelSpec(
+        tag="densenet169.tv_in1k", torchvision_stem="densenet169", torchvision_weights=True, channels_last=True
+    ),
+    "MobileNet v2": ModelSpec(
+        tag="mobilenetv2_100.ra_in1k", torchvision_stem="mobilenet_v2", torchvision_weights=False, channels_last=True
+    ),
+    "EfficientNet b0": ModelSpec(
+        tag="efficientnet_b0.ra_in1k", torchvision_stem="efficientnet_b0", torchvision_weights=False, channels_last=True
+    ),
+    "ResNet18": ModelSpec(
+        tag="resnet18.tv_in1k", torchvision_stem="resnet18", torchvision_weights=True, channels_last=False
+    ),
+    "ViT b16": ModelSpec(
+        tag="vit_base_patch16_224.augreg_in1k", torchvision_stem="vit_b_16", torchvision_weights=False,
+        channels_last=False,
+    ),
+}
+"""The five architectures by the paper's names, in its row order. ViT b16: the tag trained on ImageNet-1k alone."""
+
+
+def model_faults(name: str) -> list[str]:
+    """Return the faults of a model's name: none, or one naming the choices."""
+    if name in MODELS:
+        return []
+    return [fault("model", name, f"is unknown; it must be one of {', '.join(map(repr, MODELS))}", "Choose one of them")]
+
+
+def new_model(name: str, *, resolution_px: int, seed: int) -> nn.Module:
+    """Return the architecture with random weights, a 5-way head and `resolution_px` input; the same for the same seed.
+
+    Raises InputError for an unknown name or a resolution the architecture cannot take.
+    """
+    import timm
+    import torch
+
+    faults = model_faults(name)
+    if resolution_px < 32 or (name == "ViT b16" and resolution_px % 16):
+        rule = "must be at least 32, and a multiple of 16 for ViT b16"
+        faults.append(fault("resolution_px", resolution_px, rule, "Choose 64, 224 or 512"))
+    if faults:
+        raise InputError(faults)
+    size: dict[str, Any] = {"img_size": resolution_px} if name == "ViT b16" else {}
+    with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator; leave it as it was
+        torch.manual_seed(seed)
+        return timm.create_model(MODELS[name].architecture, pretrained=False, num_classes=len(PLANES), **size)
+
+
+def build_model(
+    name: str,
+    *,
+    weights: Path | None = None,
+    resolution_px: int,
+    seed: int,
+    pretrained: Pretrained = "auto",
+) -> tuple[nn.Module, str]:
+    """Return the model on the CPU, and the name of its starting weights.
+
+    The name is `resnet18.tv_in1k (folder)`, `resnet18.tv_in1k (hub)` or `from scratch`; for a torchvision file it is
+    the file's name. `auto` looks in `weights`, then on the hub, and starts from scratch where neither has any; `hub`
+    raises InputError where the hub has none; `none` is from scratch. The head is new in every case.
+    """
+    from fulora.classify import weights as files
+
+    model = new_model(name, resolution_px=resolution_px, seed=seed)
+    spec = MODELS[name]
+    if pretrained == "none":
+        return model, "from scratch"
+    if pretrained == "auto" and weights is not None:
+        file = files.find_file(weights, spec.tag, spec.torchvision_stem)
+        if file is not None:
+            files.load_backbone(model, files.read_state(file), architecture=name, origin=str(file))
+            label = spec.tag if file.stem == spec.tag else file.name
+            return model, f"{label} (folder)"
+    state = files.hub_state(spec.tag)
+    if state is not None:
+        files.load_backbone(model, state, architecture=name, origin=f"hub:timm/{spec.tag}")
+        return model, f"{spec.tag} (hub)"
+    if pretrained == "hub":
+        remedy = "Connect this machine, or put the file into a folder given as weights, or choose pretrained='none'"
+        raise InputError(fault("pretrained", "hub", f"finds no weights {spec.tag} on the Hugging Face hub", remedy))
+    return model, "from scratch"

@@ -1,0 +1,263 @@
+"""Training one classifier on decoded images, and predicting with it.
+
+In: images uint8 [N, R, R, 3] and plane indices [N]; they may be memory-mapped. Out: a trained model with its history;
+probabilities [N, 5].
+Source: paper section 3, "Implementation Details" (20 epochs, batch 24, SGD at 1e-3, cross-entropy, pixels in [-1, 1]).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from fulora.classify.augment import AugmentConfig, augment_batch
+from fulora.classify.models import MODELS, Pretrained, build_model, model_faults
+from fulora.errors import fault, raise_if_any
+from fulora.planes import PLANES
+from fulora.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierConfig:
+    """How one classifier is trained; the defaults are the paper's."""
+
+    model: str
+    """The paper's name of the architecture, a key of MODELS."""
+    epochs: int = 20
+    """Passes over the training set. Source: paper."""
+    batch_size: int = 24
+    """Images per step. Source: paper."""
+    learning_rate: float = 1e-3
+    """Constant learning rate. Source: paper."""
+    momentum: float = 0.9
+    """Momentum of SGD. Source: released code; the paper does not state it."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD is the paper's; AdamW learns from scratch in far fewer epochs."""
+    resolution_px: int = 512
+    """Side of the square input. Source: paper."""
+    augment: bool = False
+    """Whether traditional augmentation (DA) is on."""
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    """What DA does, where it is on."""
+    weights: Path | None = None
+    """Folder of ImageNet weight files, tried before the hub."""
+    pretrained: Pretrained = "auto"
+    """Where starting weights come from: folder then hub then none, the hub alone, or none."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass; auto is bf16 autocast on a GPU that has it, else fp32. Weights are fp32."""
+
+    def faults(self) -> list[str]:
+        """Return every fault of this configuration."""
+        found = model_faults(self.model)
+        for name, least in (("epochs", 1), ("batch_size", 2), ("resolution_px", 32)):
+            if getattr(self, name) < least:
+                found.append(fault(name, getattr(self, name), f"must be at least {least}", "Choose a larger number"))
+        if self.model == "ViT b16" and self.resolution_px % 16:
+            rule = "must be a multiple of 16 for ViT b16"
+            found.append(fault("resolution_px", self.resolution_px, rule, "Choose 64, 224 or 512"))
+        if not 0 < self.learning_rate < float("inf"):
+            found.append(fault("learning_rate", self.learning_rate, "must be positive", "The paper's value is 1e-3"))
+        if not 0 <= self.momentum < 1:
+            found.append(fault("momentum", self.momentum, "must lie in [0, 1)", "Released code: 0.9"))
+        for name, choices in (("optimizer", ("sgd", "adamw")), ("pretrained", ("auto", "hub", "none"))):
+            if getattr(self, name) not in choices:
+                found.append(fault(name, getattr(self, name), "is unknown", f"Choose one of {', '.join(choices)}"))
+        if self.precision not in ("auto", "fp32", "bf16"):
+            found.append(fault("precision", self.precision, "is unknown", "Choose one of auto, fp32, bf16"))
+        if self.weights is not None and not Path(self.weights).is_dir():
+            found.append(fault("weights", str(self.weights), "is no folder", "Give a folder of weight files"))
+        return found + self.augmentation.faults()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedClassifier:
+    """A trained model and how it came to be."""
+
+    model: nn.Module
+    """The model in evaluation mode, on the device it was trained on."""
+    weights_name: str
+    """What it started from: `resnet18.tv_in1k (folder)`, `... (hub)` or `from scratch`."""
+    history: list[dict[str, float]]
+    """One row per epoch: epoch, loss, accuracy (percent, training), learning_rate, images_per_second, seconds, and
+    validation_accuracy where there is a validation set."""
+    seconds: float
+    """Time in training, without building the model."""
+    peak_memory_bytes: int
+    """Peak of the GPU's allocated memory, or of the process's resident memory on a CPU."""
+    device: str
+    """Where it was trained."""
+
+
+def train_classifier(
+    *,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    config: ClassifierConfig,
+    seed: int,
+    device: str = "auto",
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    validation: Labelled | None = None,
+) -> TrainedClassifier:
+    """Return a classifier trained on uint8 images [N, R, R, 3] with plane indices [N].
+
+    The same arguments give the same weights on a CPU with the same number of threads. `on_epoch` gets each row of the
+    history as it is made. Raises InputError for a faulty configuration or faulty images, FloatingPointError naming the
+    step where the loss is not finite.
+    """
+    import torch
+    from torch.nn import functional
+
+    raise_if_any(config.faults() + _image_faults(pixels, labels, config.resolution_px))
+    place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    model, weights_name = build_model(
+        config.model,
+        weights=config.weights,
+        resolution_px=config.resolution_px,
+        seed=derive_seed(seed, "classifier", "init"),
+        pretrained=config.pretrained,
+    )
+    model = model.to(place)
+    if place.type == "cuda" or MODELS[config.model].channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(model, config)
+    order = np.random.default_rng(derive_seed(seed, "classifier", "order"))
+    draws = torch.Generator().manual_seed(derive_seed(seed, "classifier", "augmentation"))
+    half = config.precision == "bf16" or (
+        config.precision == "auto" and place.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
+    targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
+    history: list[dict[str, float]] = []
+    start = time.perf_counter()
+    for epoch in range(1, config.epochs + 1):
+        begin = time.perf_counter()
+        model.train()
+        losses: list[torch.Tensor] = []
+        correct = torch.zeros((), dtype=torch.int64, device=place)
+        batches = split_batches(order.permutation(len(pixels)), config.batch_size)
+        for rows in batches:
+            batch = to_input(pixels[rows], model, place)
+            if config.augment:
+                batch = augment_batch(batch, config.augmentation, draws)
+            target = targets[rows].to(place)
+            with torch.autocast(place.type, torch.bfloat16, enabled=half):
+                logits = model(batch)
+            loss = functional.cross_entropy(logits.float(), target)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.detach())
+            correct += (logits.detach().argmax(1) == target).sum()
+        values = torch.stack(losses).double().cpu()
+        if not values.isfinite().all():
+            step = (epoch - 1) * len(batches) + int((~values.isfinite()).nonzero()[0]) + 1
+            raise FloatingPointError(f"the loss of {config.model} is not finite at step {step}; lower learning_rate")
+        weights = torch.tensor([len(rows) for rows in batches], dtype=torch.float64)
+        seconds = time.perf_counter() - begin
+        row = {
+            "epoch": epoch,
+            "loss": float((values * weights).sum() / weights.sum()),
+            "accuracy": 100.0 * float(correct) / len(pixels),
+            "learning_rate": config.learning_rate,
+            "images_per_second": len(pixels) / seconds,
+            "seconds": seconds,
+        }
+        if validation is not None:
+            guesses = predict(model, validation[0], batch_size=config.batch_size, device=str(place)).argmax(1)
+            row["validation_accuracy"] = 100.0 * float((guesses == validation[1]).mean())
+        history.append(row)
+        if on_epoch is not None:
+            on_epoch(row)
+    return TrainedClassifier(
+        model=model.eval(),
+        weights_name=weights_name,
+        history=history,
+        seconds=time.perf_counter() - start,
+        peak_memory_bytes=_peak_memory(place),
+        device=str(place),
+    )
+
+
+def predict(model: nn.Module, pixels: np.ndarray, *, batch_size: int = 64, device: str = "auto") -> np.ndarray:
+    """Return the probabilities float32 [N, 5] of uint8 images [N, R, R, 3]; each row sums to 1.
+
+    The model is moved to the device and left in evaluation mode. An image's row does not depend on the others beyond
+    rounding.
+    """
+    import torch
+
+    place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(place).eval()
+    rows: list[np.ndarray] = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), batch_size):
+            logits = model(to_input(pixels[start : start + batch_size], model, place))
+            rows.append(torch.softmax(logits.float(), dim=1).cpu().numpy())
+    return np.concatenate(rows) if rows else np.zeros((0, len(PLANES)), dtype=np.float32)
+
+
+def to_input(images: np.ndarray, model: nn.Module, place: torch.device) -> torch.Tensor:
+    """Return uint8 images [N, R, R, 3] as the float batch [N, 3, R, R] in [-1, 1], in the model's memory layout."""
+    import torch
+
+    # A copy where the array is read-only (memory-mapped, or from a Ray batch): torch asks for writable memory.
+    images = np.require(images, requirements=["C", "W"])
+    batch = torch.from_numpy(images).to(place).permute(0, 3, 1, 2)  # already channels-last in memory
+    first = next((weight for weight in model.parameters() if weight.ndim == 4 and weight.shape[1] > 1), None)
+    last = first is not None and first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
+    batch = batch.to(torch.float32, memory_format=torch.channels_last if last else torch.contiguous_format)
+    return batch.mul_(2 / 255).sub_(1)
+
+
+def split_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Return the order cut into batches; a last batch of one joins the one before, for BatchNorm needs two."""
+    cuts = list(range(batch_size, len(order), batch_size))
+    if cuts and len(order) - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(order, cuts)
+
+
+def _optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Optimizer:
+    import torch
+
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
+    return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum, fused=True)
+
+
+def _image_faults(pixels: np.ndarray, labels: np.ndarray, resolution_px: int) -> list[str]:
+    shape = (len(pixels), resolution_px, resolution_px, 3)
+    if pixels.dtype != np.uint8 or pixels.shape != shape:
+        rule = f"must be uint8 [N, {resolution_px}, {resolution_px}, 3]"
+        return [fault("pixels", f"{pixels.dtype} {list(pixels.shape)}", rule, "Decode at the configured resolution")]
+    if len(pixels) < 2:
+        return [fault("pixels", len(pixels), "images cannot train a classifier", "Give at least 2")]
+    labels = np.asarray(labels)
+    if labels.shape != (len(pixels),) or labels.min() < 0 or labels.max() >= len(PLANES):
+        rule = f"must be {len(pixels)} plane indices from 0 to {len(PLANES) - 1}"
+        return [fault("labels", list(labels.shape), rule, "Give one index per image")]
+    return []
+
+
+def _peak_memory(place: torch.device) -> int:
+    import resource
+    import sys
+
+    import torch
+
+    if place.type == "cuda":
+        return torch.cuda.max_memory_allocated(place)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

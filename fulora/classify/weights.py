@@ -1,0 +1,197 @@
+"""ImageNet weights from a folder or the hub, brought into timm's names.
+
+In: weight files of timm (safetensors, pth) or torchvision (pth). Out: a model whose backbone holds them; the head
+stays new. Nothing is executed from a file: safetensors, or torch's `weights_only=True`.
+Source: torchvision's model definitions; its DenseNet and ResNet use timm's names, its MobileNet v2 and EfficientNet
+list the same tensors in the same order under other names, its ViT needs some renamings.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fulora.errors import InputError, fault
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+HEADS = ("classifier", "fc", "head", "heads")
+"""First part of the name of a head's tensors, in timm and in torchvision."""
+
+HUB_TIMEOUT_SECONDS = 5
+"""The hub is asked once per process; a machine without a network waits this long and no longer."""
+
+_VIT_NAMES = (
+    (r"^class_token$", "cls_token"),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.ln_", r"blocks.\1.norm"),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_", r"blocks.\1.attn.qkv."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.", r"blocks.\1.attn.proj."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.", r"blocks.\1.mlp.fc1."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.", r"blocks.\1.mlp.fc2."),
+)
+
+
+def find_file(folder: Path, tag: str, torchvision_stem: str) -> Path | None:
+    """Return the file of a model in a folder, or None: timm's tag first, then torchvision's name.
+
+    Raises InputError where the folder is missing or two files could be meant.
+    """
+    if not folder.is_dir():
+        raise InputError(fault("weights", str(folder), "is no folder", "Give a folder of weight files or none"))
+    for suffix in (".safetensors", ".pth", ".pt"):
+        if (folder / f"{tag}{suffix}").is_file():
+            return folder / f"{tag}{suffix}"
+    named = re.compile(rf"^{re.escape(torchvision_stem)}(-[0-9a-f]+)?\.(safetensors|pth|pt)$")
+    found = sorted(file for file in folder.iterdir() if named.match(file.name))
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise InputError(fault("weights", str(folder), f"holds several files of one model: {names}", "Leave one there"))
+    return found[0] if found else None
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weight file by name. Raises InputError where it is no plain state dict."""
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    remedy = "Give a plain state dict as .safetensors, .pth or .pt"
+    try:
+        if file.suffix == ".safetensors":
+            state: object = load_file(str(file))
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(fault("weights", str(file), f"cannot be read safely ({reason})", remedy)) from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(fault("weights", str(file), "holds no plain state dict", remedy))
+    return dict(state)
+
+
+def load_backbone(model: nn.Module, state: Mapping[str, Tensor], *, architecture: str, origin: str) -> None:
+    """Load all tensors but the head into the model, in place; every tensor must fit, none may be left over.
+
+    Raises InputError naming the first tensors that do not fit, where the state is of another architecture.
+    """
+    wanted = {key: value for key, value in model.state_dict().items() if not _is_head(key)}
+    given = {key: value for key, value in state.items() if not _is_head(key)}
+    given = _timm_names(given, wanted)
+    if "pos_embed" in wanted and "pos_embed" in given:
+        given["pos_embed"] = _resample(given["pos_embed"], model)
+    problems = [f"{key} is missing" for key in wanted if key not in given]
+    problems += [f"{key} does not belong" for key in given if key not in wanted]
+    problems += [
+        f"{key} has shape {tuple(given[key].shape)}, not {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in given and given[key].shape != value.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        rule = f"does not fit {architecture}: {'; '.join(problems[:3])}{more}"
+        raise InputError(fault("weights", origin, rule, f"Give a file of {architecture}, or take it out of the folder"))
+    model.load_state_dict(given, strict=False)
+
+
+@functools.cache
+def _hub_answers() -> bool:
+    """Return whether the hub answers within its time; a thread, because looking up a name has no timeout of its own."""
+    import threading
+    import urllib.error
+    import urllib.request
+
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return False
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(endpoint, method="HEAD")
+            with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_SECONDS):
+                answers.append(True)
+        except urllib.error.HTTPError as error:
+            answers.append(error.code < 500)
+        except (OSError, ValueError):
+            answers.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_SECONDS)
+    return answers == [True]
+
+
+def hub_state(tag: str) -> dict[str, Tensor] | None:
+    """Return timm's weights of a tag from the hub's cache or the hub, or None where neither has them."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, name = f"timm/{tag}", "model.safetensors"
+    try:
+        file = hf_hub_download(repository, name, local_files_only=True)
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        if not _hub_answers():
+            return None
+        try:
+            file = hf_hub_download(repository, name)
+        except (EntryNotFoundError, HfHubHTTPError, OSError):
+            return None
+    return read_state(Path(file))
+
+
+def _is_head(key: str) -> bool:
+    return key.split(".")[0] in HEADS
+
+
+def _timm_names(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under timm's names, or unchanged where no rule applies."""
+    if set(given) == set(wanted):
+        return given
+    if "class_token" in given:
+        return {_renamed_vit(key): value for key, value in given.items()}
+    # torchvision's older DenseNet files: denselayer1.norm.1.weight for denselayer1.norm1.weight
+    given = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key): value for key, value in given.items()}
+    # Older files have no num_batches_tracked; BatchNorm with a fixed momentum does not read it.
+    counters = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
+    if not any(key.endswith("num_batches_tracked") for key in given):
+        if set(given) | set(counters) == set(wanted):
+            return given | counters
+        wanted = {key: value for key, value in wanted.items() if key not in counters}
+    else:
+        counters = {}
+    # Same tensors, same order, other names: MobileNet v2 and EfficientNet.
+    same = [tuple(a.shape) for a in given.values()] == [tuple(b.shape) for b in wanted.values()]
+    endings = [key.rsplit(".", 1)[-1] for key in given] == [key.rsplit(".", 1)[-1] for key in wanted]
+    if same and endings and any(key.startswith("features.") for key in given):
+        return dict(zip(wanted, given.values(), strict=True)) | counters
+    return given
+
+
+def _renamed_vit(key: str) -> str:
+    for pattern, new in _VIT_NAMES:
+        key, hits = re.subn(pattern, new, key)
+        if hits:
+            return key
+    return key
+
+
+def _resample(pos_embed: Tensor, model: nn.Module) -> Tensor:
+    """Return ViT's position embedding at the model's own grid (bicubic, antialiased, as timm does it)."""
+    from timm.layers import resample_abs_pos_embed
+
+    grid = model.patch_embed.grid_size  # type: ignore[union-attr]
+    if pos_embed.ndim != 3 or int((pos_embed.shape[1] - 1) ** 0.5) ** 2 != pos_embed.shape[1] - 1:
+        return pos_embed
+    return resample_abs_pos_embed(pos_embed, new_size=list(grid), num_prefix_tokens=1)  # type: ignore[arg-type]
