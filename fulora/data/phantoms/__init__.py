@@ -1,0 +1,13 @@
+"""Ultrasound phantoms: made-up images of the five planes, from physics simple enough to read and real enough to matter.
+
+In: a number of images and a seed. Out: Spanish-like and African-like phantoms in memory or as the two published layouts
+on disk, and generic scenes to pre-train a diffusion base. numpy and scipy only; about 4 ms an image on one core.
+Sources: in each module; physics in `physics`, anatomy in `anatomy`, looks in `machines`.
+"""
+
+from __future__ import annotations
+
+from fulora.data.phantoms.batches import PhantomBatch, african_like, spanish_like
+from fulora.data.phantoms.generic import generic_images
+
+__all__ = ["PhantomBatch", "african_like", "generic_images", "spanish_like"]
