@@ -55,7 +55,8 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     Raises ValueError where there is no image. AUC is nan where all images are of one plane.
     """
     if len(labels) == 0 or len(labels) != len(probabilities):
-        raise ValueError(f"{len(probabilities)} probabilities and {len(labels)} labels: give equally many, at least one")
+        counts = f"{len(probabilities)} probabilities and {len(labels)} labels"
+        raise ValueError(f"{counts} cannot be scored: give equally many, at least one")
     counted = scores_from_confusion(confusion_matrix(probabilities, labels))
     return {name: float(value) for name, value in counted.items()} | {"auc": auc_from_scores(probabilities, labels)}
 
