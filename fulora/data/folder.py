@@ -74,7 +74,7 @@ def _read_parquet(path: Path) -> list[Row]:
     wanted = [name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in columns]
     cells = {name: table.column(columns.index(name)).to_pylist() for name in wanted}
     rows = [
-        Row(where=f"{path.name} row {index}", cells={name: _text(cells[name][index]) for name in wanted})
+        Row(where=f"{path.name} row {index + 1}", cells={name: _text(cells[name][index]) for name in wanted})
         for index in range(table.num_rows)
     ]
     check_not_empty(rows, path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import re
 from collections import Counter
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fulora.data.pixels import UNREADABLE, decode, grey_of, open_verified
+from fulora.data.pixels import UNREADABLE, decode, grey_of, num_threads, open_verified, reason
 from fulora.data.records import ImageRecord
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import LEFT_OUT_LABELS, PLANES, plane_from_label
@@ -82,15 +83,14 @@ def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
                                "Give the folder that holds it.")) from error
     except UnicodeDecodeError as error:
         raise InputError(fault("list of images", str(path), "is not UTF-8 text", "Save it as CSV in UTF-8.")) from error
-    lines = text.splitlines()
-    header = next((line for line in lines if line.strip()), None)
+    header = next((line for line in text.splitlines() if line.strip()), None)
     if header is None:
         raise InputError(fault("list of images", str(path), "is empty", f"It needs the columns {', '.join(required)}."))
     separator = max(SEPARATORS, key=lambda s: len(set(required) & set(_cells(header, s))))
     rows: list[Row] = []
     faults: list[str] = []
     columns: list[str] = []
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
@@ -177,11 +177,6 @@ def plain_number(text: str) -> str:
     return str(int(float(text))) if re.fullmatch(r"\d{1,15}(\.0+)?", text) else text
 
 
-def num_threads() -> int:
-    """Return how many threads decode images: the cores this process may use, at most 16."""
-    return max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
-
-
 def _cells(line: str, separator: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
 
@@ -217,13 +212,13 @@ def _record(row: Row, listed: Listed, *, folder: Path, source: str) -> ImageReco
     if not _is_below(listed.file_name):
         return None
     path = folder / listed.file_name
-    if not path.is_file():
+    if not os.path.isfile(path):  # False, not an error, for a name that no file system takes
         return fault(f"{row.where}, image", str(path), "is not there", "Restore the file or remove the row.")
     try:
         data = path.read_bytes()
         grey = grey_of(decode(open_verified(data)))
     except UNREADABLE as error:
-        return fault(f"{row.where}, image", str(path), f"cannot be decoded ({error})", "Fetch the file again.")
+        return fault(f"{row.where}, image", str(path), f"cannot be decoded ({reason(error)})", "Fetch the file again.")
     try:
         plane = plane_from_label(listed.plane)
         split = _SPLITS[listed.split.lower()]

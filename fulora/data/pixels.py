@@ -11,14 +11,16 @@ import io
 import json
 import os
 import struct
+import uuid
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fulora.errors import InputError, fault
 
@@ -29,7 +31,20 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.err
 """What Pillow raises for a file that is no image, truncated, corrupt or too large."""
 
 _CHUNK = 64
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _INDEX = "index.json"
+
+
+def num_threads() -> int:
+    """Return how many threads decode images: the cores this process may use, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(16, cores or 1))
+
+
+def reason(error: Exception) -> str:
+    """Return why an image cannot be decoded; Pillow's own text for a file of another kind names a memory address."""
+    return "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def open_verified(data: bytes) -> Image.Image:
@@ -37,6 +52,8 @@ def open_verified(data: bytes) -> Image.Image:
 
     Decoding alone does not notice a PNG that lacks only its last chunk, nor one that Pillow was told to forgive.
     """
+    if data.startswith(_PNG_START) and _PNG_END not in data:
+        raise OSError("the PNG file is truncated: it has no end")
     Image.open(io.BytesIO(data)).verify()
     return Image.open(io.BytesIO(data))
 
@@ -49,7 +66,9 @@ def decode(image: Image.Image) -> Image.Image:
     """
     image.load()
     if image.mode.startswith("I"):
-        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        deep = np.asarray(image).astype(np.int64)
+        if deep.size and (deep.min() < 0 or deep.max() > 65535):
+            raise ValueError("pixels of more than 16 bits have no known range")
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
@@ -68,27 +87,30 @@ def grey_of(image: Image.Image) -> np.ndarray:
 
 def read_grey(path: Path | str) -> np.ndarray:
     """Return an image file as uint8 [H, W]. Raises InputError naming a file that cannot be decoded."""
-    return grey_of(_load(path))
+    return grey_of(_load(path)).copy()
 
 
 def read_rgb(path: Path | str) -> np.ndarray:
     """Return an image file as uint8 [H, W, 3]. Raises InputError naming a file that cannot be decoded."""
-    return np.asarray(_load(path).convert("RGB"))
+    return np.array(_load(path).convert("RGB"))
 
 
-def decode_square(paths: Sequence[Path | str], *, resolution_px: int, workers: int) -> np.ndarray:
+def decode_square(
+    paths: Sequence[Path | str], *, resolution_px: int, workers: int, sha256: Sequence[str] = ()
+) -> np.ndarray:
     """Return images as uint8 [N, R, R, 3], in the order of the paths, on `workers` threads.
 
-    Pillow's bilinear resize, which averages when it shrinks, to a square; the aspect is not kept.
-    Raises InputError naming a file that cannot be decoded. Source: paper section 4; torchvision's `Resize((R, R))`.
+    Pillow's bilinear resize, which averages when it shrinks, to a square; the aspect is not kept. Raises InputError
+    naming a file that cannot be decoded, or whose hash is not the one given for it in `sha256`.
+    Source: paper section 4; torchvision's `Resize((R, R))`.
     """
     if resolution_px < 1:
         raise InputError(fault("resolution_px", resolution_px, "is not a positive number", "Give at least 1."))
     out = np.empty((len(paths), resolution_px, resolution_px, 3), dtype=np.uint8)
 
     def place(index: int) -> None:
-        image = _load(paths[index]).resize((resolution_px, resolution_px), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
+        image = _load(paths[index], sha256[index] if sha256 else "")
+        pixels = np.asarray(image.resize((resolution_px, resolution_px), Image.Resampling.BILINEAR))
         out[index] = pixels[..., None] if pixels.ndim == 2 else pixels
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
@@ -137,7 +159,7 @@ def write_store(folder: Path, records: Sequence[ImageRecord], resolution_px: int
     """
     ids = [record.image_id for record in records]
     if len(set(ids)) != len(ids):
-        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+        twice = Counter(ids).most_common(1)[0][0]
         raise InputError(fault("image_id", twice, "is in the records twice", "Give every image once."))
     folder = Path(folder)
     shape = (len(records), resolution_px, resolution_px, 3)
@@ -146,7 +168,7 @@ def write_store(folder: Path, records: Sequence[ImageRecord], resolution_px: int
     if _finished(folder, content):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{pixels_name}.{os.getpid()}"
+    temporary = folder / f".{pixels_name}.{uuid.uuid4().hex}"
     try:
         # Written, not mapped: a full disk is then an error that can be reported, not a bus error.
         with temporary.open("wb") as file:
@@ -159,9 +181,12 @@ def write_store(folder: Path, records: Sequence[ImageRecord], resolution_px: int
         temporary.unlink(missing_ok=True)
     index = {"content": content, "resolution_px": resolution_px, "pixels": pixels_name, "image_ids": ids,
              "sha256": [record.sha256 for record in records]}
-    part = folder / f".{_INDEX}.{os.getpid()}"
-    part.write_text(json.dumps(index), encoding="utf-8")
-    os.replace(part, folder / _INDEX)
+    part = folder / f".{_INDEX}.{uuid.uuid4().hex}"
+    try:
+        part.write_text(json.dumps(index), encoding="utf-8")
+        os.replace(part, folder / _INDEX)
+    finally:
+        part.unlink(missing_ok=True)
     for old in folder.glob("pixels-*.npy"):
         if old.name != pixels_name:
             old.unlink(missing_ok=True)
@@ -185,14 +210,20 @@ def _finished(folder: Path, content: str) -> bool:
 
 
 def _chunks(records: Sequence[ImageRecord], resolution_px: int) -> Iterator[np.ndarray]:
-    workers = max(1, min(16, os.cpu_count() or 1))
     for start in range(0, len(records), _CHUNK):
-        paths = [record.path for record in records[start:start + _CHUNK]]
-        yield decode_square(paths, resolution_px=resolution_px, workers=workers)
+        chunk = records[start:start + _CHUNK]
+        yield decode_square([record.path for record in chunk], resolution_px=resolution_px, workers=num_threads(),
+                            sha256=[record.sha256 for record in chunk])
 
 
-def _load(path: Path | str) -> Image.Image:
+def _load(path: Path | str, sha256: str = "") -> Image.Image:
     try:
-        return decode(Image.open(io.BytesIO(Path(path).read_bytes())))
+        data = Path(path).read_bytes()
+        image = decode(Image.open(io.BytesIO(data)))
     except UNREADABLE as error:
-        raise InputError(fault("image", str(path), f"cannot be decoded ({error})", "Fetch the file again.")) from error
+        raise InputError(
+            fault("image", str(path), f"cannot be decoded ({reason(error)})", "Fetch the file again.")
+        ) from error
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError(fault("image", str(path), "is not the file that the catalog lists", "Make the catalog again."))
+    return image

@@ -161,6 +161,8 @@ def select_lora_images(
 
 def _training_images(records: Sequence[ImageRecord], source: str, regime: str) -> list[ImageRecord]:
     pool = {r.image_id: r for r in records if r.source == source and r.split == "train"}
+    if len(pool) < sum(r.source == source and r.split == "train" for r in records):
+        raise InputError(fault("catalog", source, "lists an image id twice", "Every image needs an id of its own."))
     if not pool:
         raise InputError(fault("regime", regime, f"needs {source} training images and there are none",
                                f"Give {source} images, or leave the regime out."))
@@ -186,7 +188,7 @@ def _draw_balanced(
     if short:
         title = source if source == "synthetic" else source.capitalize()
         tail = f"there are {len(pool)}, all are taken" if len(chosen) == len(pool) else (
-            f"{len(chosen)} are taken, all there are of {', '.join(short)}")
+            f"{len(chosen)} are taken, there are only {', '.join(short)}")
         notes.append(f"{what} {num} {title} images, {per_plane} of each plane; {tail}")
     return sorted(chosen, key=lambda record: record.image_id)
 

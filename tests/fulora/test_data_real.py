@@ -1,0 +1,82 @@
+"""The readers on the published images; runs where FULORA_REAL_DATA names a folder with `spanish` and `african`.
+
+The counts are those of the 100 Spanish and 295 African images that the project's tests are given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fulora.data.audit import find_duplicates
+from fulora.data.pixels import decode_square, open_store, write_store
+from fulora.data.records import ImageRecord
+from fulora.data.regimes import RegimeSizes, select_lora_images, select_training_set
+from fulora.data.sources import read_source
+
+REAL_DATA = os.environ.get("FULORA_REAL_DATA", "")
+pytestmark = pytest.mark.skipif(not REAL_DATA, reason="FULORA_REAL_DATA names no folder of real images")
+
+
+@pytest.fixture(scope="module")
+def spanish() -> list[ImageRecord]:
+    return read_source(Path(REAL_DATA) / "spanish", source="spanish")
+
+
+@pytest.fixture(scope="module")
+def african() -> list[ImageRecord]:
+    return read_source(Path(REAL_DATA) / "african", source="african")
+
+
+def test_spanish(spanish: list[ImageRecord]) -> None:
+    assert len(spanish) == 100
+    assert len({record.patient_id for record in spanish}) == 85
+    assert set(Counter(record.plane for record in spanish).values()) == {20}
+    assert {record.split for record in spanish} == {"train"}
+    assert "Voluson E6" in {record.machine for record in spanish}
+
+
+def test_african(african: list[ImageRecord]) -> None:
+    assert len(african) == 295
+    assert sum(record.split == "train" for record in african) == 217
+    assert Counter(record.plane for record in african)["other"] == 0
+    assert len({record.centre for record in african}) == 5
+    # Table 2: ES+AF has 673 patients, ES 612, so AF has 61. Numbers alone would be fewer, they restart per country.
+    train = [record for record in african if record.split == "train"]
+    assert len({record.patient_id for record in train}) == 61
+    assert len({record.patient_id.rsplit("/", 1)[1] for record in train}) < 61
+    assert not {r.patient_id for r in train} & {r.patient_id for r in african if r.split == "test"}
+
+
+def test_duplicates_in_the_published_training_images(
+    spanish: list[ImageRecord], african: list[ImageRecord]
+) -> None:
+    pairs = find_duplicates([*spanish, *african])
+    inside = [pair for pair in pairs if (pair.split_a, pair.split_b) == ("train", "train")]
+    assert len(inside) == 16
+    assert all(pair.same_plane and pair.patient_a != pair.patient_b for pair in pairs)
+    assert {pair.source_a for pair in pairs} == {"african"}
+
+
+def test_regimes(spanish: list[ImageRecord], african: list[ImageRecord]) -> None:
+    both = select_training_set("ES+AF", [*spanish, *african], RegimeSizes(), seed=0)
+    assert (both.num_es, both.num_af, both.num_patients) == (100, 217, 85 + 61)
+    assert both.notes == ("ES+AF asks for 6148 Spanish images; there are 100, all are taken",)
+    images, notes = select_lora_images(spanish, per_plane=20, seed=0)
+    assert (len(images), notes) == (100, [])
+
+
+def test_store(spanish: list[ImageRecord], african: list[ImageRecord], tmp_path: Path) -> None:
+    records = [*spanish, *african]
+    write_store(tmp_path / "store", records, 64)
+    store = open_store(tmp_path / "store")
+    assert store.pixels.shape == (395, 64, 64, 3)
+    asked = [records[200], records[7]]
+    rows = store.rows([record.image_id for record in asked])
+    np.testing.assert_array_equal(
+        rows, decode_square([record.path for record in asked], resolution_px=64, workers=1))
+    assert store.pixels.std(axis=(1, 2, 3)).min() > 5
