@@ -38,7 +38,9 @@ class Row:
     where: str
     """File and line, for faults: `African_planes_database.csv line 7`."""
     cells: dict[str, str]
-    """Column to text, both stripped."""
+    """Column to text, both stripped; empty where the row has a fault."""
+    fault: str = ""
+    """What is wrong with the row as such, reported with the faults of all other rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +76,7 @@ def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
     """Return the rows of a CSV, header and cells stripped, blank lines left out.
 
     Takes a UTF-8 byte-order mark and any of `SEPARATORS`. Raises InputError for a file that is no text, has no rows,
-    lacks a required column (naming it and the columns found), or has rows of another length than its header.
+    lacks a required column (naming it and the columns found). A row of another length than the header carries its fault.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -88,7 +90,6 @@ def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
         raise InputError(fault("list of images", str(path), "is empty", f"It needs the columns {', '.join(required)}."))
     separator = max(SEPARATORS, key=lambda s: len(set(required) & set(_cells(header, s))))
     rows: list[Row] = []
-    faults: list[str] = []
     columns: list[str] = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
@@ -102,13 +103,13 @@ def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
                 continue
             where = f"{path.name} line {reader.line_num}"
             if len(stripped) < len(columns) or any(stripped[len(columns):]):
-                faults.append(fault(where, separator.join(cells), f"has {len(cells)} cells, the header {len(columns)}",
-                                    "Complete or remove the row."))
+                rule = f"has {len(cells)} cells, the header {len(columns)}"
+                wrong = fault(where, separator.join(cells), rule, "Complete or remove the row.")
+                rows.append(Row(where=where, cells={}, fault=wrong))
                 continue
             rows.append(Row(where=where, cells=dict(zip(columns, stripped, strict=False))))
     except csv.Error as error:
         raise InputError(fault("list of images", str(path), f"is no CSV ({error})", "Save it as CSV.")) from error
-    raise_capped(faults)
     check_not_empty(rows, path)
     return rows
 
@@ -145,12 +146,15 @@ def records_from_rows(
     seen: dict[str, str] = {}
     kept: list[tuple[Row, Listed]] = []
     for row in rows:
+        if row.fault:
+            faults.append(row.fault)
+            continue
         listed = layout(row.cells)
         if listed.plane in LEFT_OUT_LABELS:
             continue
         faults += _row_faults(row, listed, seen)
         kept.append((row, listed))
-    if not kept:
+    if not kept and not faults:
         raise InputError(fault(f"{source} folder", str(folder), "lists no image of the five planes",
                                f"Planes: {', '.join(plane.label for plane in PLANES)}."))
     with ThreadPoolExecutor(max_workers=num_threads()) as pool:
@@ -162,7 +166,8 @@ def records_from_rows(
 
 def count_left_out(rows: Sequence[Row], *, column: str) -> dict[str, int]:
     """Return how many rows have each label that the study leaves out (maternal cervix)."""
-    return dict(Counter(row.cells[column] for row in rows if row.cells[column] in LEFT_OUT_LABELS))
+    labels = (row.cells.get(column, "") for row in rows)
+    return dict(Counter(label for label in labels if label in LEFT_OUT_LABELS))
 
 
 def raise_capped(faults: Sequence[str]) -> None:

@@ -336,11 +336,16 @@ def test_duplicate_rows(read: Callable[[Path], list[ImageRecord]], layout: Layou
 
 
 def test_short_row(layout: Layout, tmp_path: Path) -> None:
-    layout.write(tmp_path)
+    rows = layout.rows()
+    layout.write(tmp_path, rows)
+    (tmp_path / rows[0][1]).unlink()
     with (tmp_path / layout.list_name).open("a") as file:
         file.write(f"a{layout.separator}b\n")
-    (fault,) = faults(layout.read, tmp_path)
-    assert f"has 2 cells, the header {len(layout.columns)}" in fault
+    short, missing = faults(layout.read, tmp_path)
+    assert f"has 2 cells, the header {len(layout.columns)}" in short
+    assert "is not there" in missing
+    (tmp_path / layout.list_name).write_text(layout.separator.join(layout.columns) + f"\na{layout.separator}b\n")
+    assert "has 2 cells" in faults(layout.read, tmp_path)[0]
 
 
 def test_no_text_in_the_list(layout: Layout, tmp_path: Path) -> None:
