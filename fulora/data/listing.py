@@ -76,7 +76,7 @@ def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
     """Return the rows of a CSV, header and cells stripped, blank lines left out.
 
     Takes a UTF-8 byte-order mark and any of `SEPARATORS`. Raises InputError for a file that is no text, has no rows,
-    lacks a required column (naming it and the columns found). A row of another length than the header carries its fault.
+    lacks a required column (naming it and the columns found). A row of another length carries its fault.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
