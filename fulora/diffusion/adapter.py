@@ -30,17 +30,17 @@ def target_modules(targets: AdapterTargets) -> str:
 def add_lora(unet: Any, *, rank: int, alpha: float, targets: AdapterTargets, seed: int) -> list[Any]:
     """Add a LoRA to a U-Net in place and return its trainable parameters, float32.
 
-    A is Gaussian of deviation 1 / rank (peft's `gaussian`), drawn on the CPU in the order of the names, so it depends on
-    the seed and neither on the device nor on torch's global generator. B is zero.
+    A is Gaussian of deviation 1 / rank (peft's `gaussian`), drawn on the CPU in the order of the names, so it depends
+    on the seed and neither on the device nor on torch's global generator. B is zero.
     """
     import torch
     from peft import LoraConfig
 
     unet.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # peft draws too; its draws are replaced below
-        unet.add_adapter(
-            LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules(targets), init_lora_weights="gaussian")
-        )
+        # peft's hint says int; it divides alpha by rank and takes any number.
+        settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "init_lora_weights": "gaussian"}
+        unet.add_adapter(LoraConfig(target_modules=target_modules(targets), **settings))
     generator = torch.Generator("cpu").manual_seed(seed)
     trainable = []
     for name, parameter in unet.named_parameters():

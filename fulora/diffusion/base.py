@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fulora.diffusion.device import resolve_device, resolve_precision
 from fulora.errors import InputError, fault
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ REMEDY = (
     "Pass --base with 'tiny' (bundled), a local folder in diffusers' Stable Diffusion layout (with model_index.json), "
     "a single Stable Diffusion 1.5 .safetensors file, or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5"
 )
+
+__all__ = ["TINY", "Base", "check_base", "load_base", "pipeline", "resolve_device", "resolve_precision"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FAMILY = "StableDiffusionPipeline"
@@ -92,9 +96,7 @@ def check_base(spec: str) -> None:
         raise InputError(fault("base", spec, "is neither a path that is there nor a hub id (owner/name)", REMEDY))
 
 
-def load_base(
-    spec: str, *, device: str = "cpu", dtype: torch.dtype | None = None, allow_pickle: bool = False
-) -> Base:
+def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = None, allow_pickle: bool = False) -> Base:
     """Return the base of `spec` on a device, frozen; `dtype` None is float32.
 
     Weights are read from safetensors; `allow_pickle` also lets diffusers read .bin and .ckpt files, which can run code.
@@ -102,13 +104,14 @@ def load_base(
     epsilon-predicting text-to-image model.
     """
     import torch
-    from diffusers import StableDiffusionPipeline
 
     check_base(spec)
     dtype = dtype or torch.float32
     path = _tiny_folder() if spec == TINY else Path(spec).expanduser()
     options: dict[str, Any] = {"dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
     with _quiet_loading():
+        from diffusers import StableDiffusionPipeline
+
         if path.is_file():
             if path.suffix != ".safetensors" and not allow_pickle:
                 raise InputError(fault("base", spec, "is not a .safetensors file", REMEDY))
@@ -158,34 +161,6 @@ def pipeline(base: Base) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def resolve_device(device: str) -> str:
-    """Return torch's device name for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA where it is."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(fault("device", device, "was asked for and torch finds no CUDA device", "Use auto or cpu"))
-    return device
-
-
-def resolve_precision(precision: str, device: str) -> torch.dtype:
-    """Return the type of `fp32`, `fp16`, `bf16`, or for `auto` bfloat16 on CUDA (float16 where not supported) and
-    float32 elsewhere."""
-    import torch
-
-    types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if precision == "auto":
-        if not device.startswith("cuda"):
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if precision not in types:
-        raise InputError(fault("precision", precision, "is unknown", f"Use auto, {', '.join(types)}"))
-    if precision == "fp16" and not device.startswith("cuda"):
-        raise InputError(fault("precision", precision, f"does not train on {device}", "Use auto, fp32 or bf16"))
-    return types[precision]
 
 
 def _tiny_folder() -> Path:
@@ -277,7 +252,11 @@ def _hash_files(files: list[Path]) -> str:
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """Keep the progress bars of both libraries off the terminal while a base is loaded."""
+    """Keep progress bars and the remark of an optional 4-bit kernel off the terminal while a base is loaded."""
+    # bitsandbytes, which diffusers imports, warns on CPUs with AVX-512 of a kernel that nothing here uses.
+    remark = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = remark.level
+    remark.setLevel(logging.ERROR)
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -288,6 +267,7 @@ def _quiet_loading() -> Iterator[None]:
     try:
         yield
     finally:
+        remark.setLevel(level)
         for library, was in zip(both, shown, strict=True):
             if was:
                 library.enable_progress_bar()

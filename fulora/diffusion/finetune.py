@@ -1,8 +1,8 @@
 """LoRA fine-tuning of a diffusion base on a few captioned images.
 
-In: a base, square images, captions, a `LoraConfig`, a seed. Out: an adapter folder (diffusers' and kohya's file) and a
-`FinetuneResult` with the losses.
-Source: FU-LoRA section 2, equations (1) (noise prediction, mean squared error) and (2) (LoRA), and section 3 (settings).
+In: a base, square images, captions, a `LoraConfig`, a seed. Out: an adapter folder (diffusers' and kohya's file)
+and a `FinetuneResult` with the losses.
+Source: FU-LoRA section 2, equations (1) (noise prediction, mean squared error) and (2) (LoRA); section 3 (settings).
 """
 
 from __future__ import annotations
@@ -16,18 +16,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from fulora.diffusion.adapter import AdapterTargets, add_lora
-from fulora.diffusion.base import load_base, resolve_device, resolve_precision
+from fulora.diffusion.base import load_base
 from fulora.diffusion.caching import cache_latents, check_resolution, encode_prompts
+from fulora.diffusion.device import (
+    device_in_words,
+    peak_memory_bytes,
+    reset_peak_memory,
+    resolve_device,
+    resolve_precision,
+)
 from fulora.diffusion.formats import KOHYA_FILE, lora_weights, save_diffusers, save_kohya
+from fulora.diffusion.training import train_adapter
 from fulora.errors import fault, raise_if_any
 from fulora.seeds import derive_seed
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
 OptimizerName = Literal["adam8bit", "adamw8bit", "adamw"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -80,7 +87,7 @@ class LoraConfig:
         if not 0 <= self.caption_dropout <= 1:
             found.append(fault("caption_dropout", self.caption_dropout, "must be from 0 to 1", "Set it within 0 and 1"))
         if self.clip_skip is not None and self.clip_skip < 0:
-            found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or leave it out"))
+            found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or to None"))
         for field, choices in (("targets", AdapterTargets), ("optimizer", OptimizerName), ("precision", Precision)):
             value = getattr(self, field)
             if value not in get_args(choices):
@@ -131,7 +138,7 @@ def finetune(
     raise_if_any([*config.faults(), *_input_faults(pixels, captions, config)])
     device = resolve_device(device)
     dtype = resolve_precision(config.precision, device)
-    _reset_peak_memory(device)
+    reset_peak_memory(device)
 
     model = load_base(base, device=device, dtype=dtype)
     check_resolution(model, config.resolution_px)
@@ -148,7 +155,9 @@ def finetune(
         unet, rank=config.rank, alpha=alpha, targets=config.targets, seed=derive_seed(seed, "finetune", "init")
     )
     loop_started = time.monotonic()
-    losses = _train(unet, noise_config, trainable, latents, embeddings, rows, texts.index(""), config, seed, on_log)
+    losses = train_adapter(
+        unet, noise_config, trainable, latents, embeddings, rows, texts.index(""), config, seed, on_log
+    )
     loop_seconds = time.monotonic() - loop_started
 
     scratch = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -162,111 +171,12 @@ def finetune(
         losses=losses,
         adapter_sha256=digest,
         num_trainable=sum(parameter.numel() for parameter in trainable),
-        peak_memory_bytes=_peak_memory_bytes(device),
+        peak_memory_bytes=peak_memory_bytes(device),
         seconds=time.monotonic() - started,
         steps_per_second=config.num_steps / max(loop_seconds, 1e-9),
         base_name=base_name,
-        device=_device_in_words(device),
+        device=device_in_words(device),
     )
-
-
-def _train(
-    unet: Any,
-    noise_config: Any,
-    trainable: list[Any],
-    latents: tuple[torch.Tensor, torch.Tensor],
-    embeddings: torch.Tensor,
-    rows: list[int],
-    empty_row: int,
-    config: LoraConfig,
-    seed: int,
-    on_log: Callable[[dict[str, float]], None] | None,
-) -> list[dict[str, float]]:
-    """Return the reports of the loss, having trained the parameters in place.
-
-    Notation: x0 a latent, eps the noise, t the time step, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps; the loss is
-    equation (1), the mean of (eps - unet(x_t, t, text))^2.
-    """
-    import torch
-    from diffusers import DDPMScheduler
-
-    mean, deviation = latents
-    device, kind = mean.device, mean.device.type
-    abar = DDPMScheduler.from_config(noise_config).alphas_cumprod
-    signal, noise_level = abar.sqrt().to(device), (1 - abar).sqrt().to(device)
-    images, texts, times = (
-        part.to(device) for part in _draw_schedule(len(mean), rows, empty_row, len(abar), config, seed)
-    )
-    generator = torch.Generator(device).manual_seed(derive_seed(seed, "finetune", "noise"))
-    optimizer = _make_optimizer(trainable, config)
-    half = embeddings.dtype != torch.float32
-    scaler = torch.amp.GradScaler(kind, enabled=embeddings.dtype == torch.float16)
-    step_losses = torch.zeros(config.num_steps, device=device)
-    shape = (2, config.batch_size, *mean.shape[1:])
-
-    reports: list[dict[str, float]] = []
-    started = time.monotonic()
-    reported = 0
-    for step in range(config.num_steps):
-        chosen, t = images[step], times[step]
-        draw, eps = torch.randn(shape, generator=generator, device=device)
-        x0 = mean[chosen] + deviation[chosen] * draw
-        x_t = signal[t].view(-1, 1, 1, 1) * x0 + noise_level[t].view(-1, 1, 1, 1) * eps
-        with torch.autocast(kind, dtype=embeddings.dtype, enabled=half):
-            predicted = unet(x_t, t, embeddings[texts[step]], return_dict=False)[0]
-        loss = torch.nn.functional.mse_loss(predicted.float(), eps)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        step_losses[step] = loss.detach()
-        done = step + 1
-        if done % config.log_every == 0 or done == config.num_steps:
-            # The only wait for the device: everything since the last report is read at once.
-            since = step_losses[reported:done].tolist()
-            for offset, value in enumerate(since):
-                if not math.isfinite(value):
-                    raise FloatingPointError(f"the loss is {value} at step {reported + offset + 1}: lower learning_rate")
-            row = {"step": done, "loss": sum(since) / len(since), "learning_rate": config.learning_rate}
-            seconds = time.monotonic() - started
-            reports.append({**row, "seconds": seconds})
-            reported = done
-            if on_log is not None:
-                on_log({**row, "steps_per_second": done / max(seconds, 1e-9)})
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in trainable):
-        raise FloatingPointError(f"the adapter is not finite after step {config.num_steps}: lower learning_rate")
-    return reports
-
-
-def _draw_schedule(
-    num_images: int, rows: list[int], empty_row: int, num_times: int, config: LoraConfig, seed: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return images, rows of the embeddings and time steps of all steps, int64 [num_steps, batch_size] each.
-
-    Images come in shuffled rounds, so every one is seen equally often. Drawn once on the CPU: no step waits for it.
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(derive_seed(seed, "finetune", "schedule"))
-    shape = (config.num_steps, config.batch_size)
-    total = config.num_steps * config.batch_size
-    rounds = [torch.randperm(num_images, generator=generator) for _ in range(math.ceil(total / num_images))]
-    images = torch.cat(rounds)[:total].view(shape)
-    texts = torch.tensor(rows)[images]
-    texts[torch.rand(shape, generator=generator) < config.caption_dropout] = empty_row
-    return images, texts, torch.randint(num_times, shape, generator=generator)
-
-
-def _make_optimizer(trainable: list[Any], config: LoraConfig) -> Any:
-    if config.optimizer == "adamw":
-        import torch
-
-        return torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    import bitsandbytes
-
-    if config.optimizer == "adam8bit":
-        return bitsandbytes.optim.Adam8bit(trainable, lr=config.learning_rate)
-    return bitsandbytes.optim.AdamW8bit(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def _input_faults(pixels: np.ndarray, captions: Sequence[str], config: LoraConfig) -> list[str]:
@@ -289,32 +199,3 @@ def _replace_folder(scratch: Path, out: Path) -> None:
         os.rename(out, old)
     os.rename(scratch, out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _reset_peak_memory(device: str) -> None:
-    import torch
-
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak_memory_bytes(device: str) -> int:
-    import resource
-    import sys
-
-    import torch
-
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _device_in_words(device: str) -> str:
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{device} ({torch.get_num_threads()} threads)"
-
-

@@ -48,7 +48,8 @@ def lora_weights(unet: Any) -> AdapterWeights:
     (adapter_name,) = unet.peft_config
     settings = unet.peft_config[adapter_name]
     state = get_peft_model_state_dict(unet, adapter_name=adapter_name)
-    down, up = {}, {}
+    down: dict[str, torch.Tensor] = {}
+    up: dict[str, torch.Tensor] = {}
     for key, value in sorted(state.items()):
         module, matrix, _ = key.rsplit(".", 2)
         side = {"lora_A": down, "lora_B": up}[matrix]
@@ -99,7 +100,8 @@ def read_diffusers(folder: Path) -> AdapterWeights:
     """Return the adapter of a folder with a diffusers LoRA file. Raises InputError where there is none."""
     file = folder / DIFFUSERS_FILE
     tensors, metadata = _read(file)
-    down, up = {}, {}
+    down: dict[str, torch.Tensor] = {}
+    up: dict[str, torch.Tensor] = {}
     for key in sorted(tensors):
         parts = key.split(".")
         if parts[0] != "unet" or parts[-2] not in {"lora_A", "lora_B"}:
@@ -117,7 +119,9 @@ def read_kohya(file: Path, module_names: Iterable[str]) -> AdapterWeights:
     """
     tensors, _ = _read(file)
     known = {_KOHYA_PREFIX + name.replace(".", "_"): name for name in module_names}
-    down, up, alphas = {}, {}, set()
+    down: dict[str, torch.Tensor] = {}
+    up: dict[str, torch.Tensor] = {}
+    alphas = set()
     for key in sorted(tensors):
         name, _, kind = key.partition(".")
         if name not in known:
@@ -153,7 +157,7 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with safe_open(file, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(fault("adapter", str(file), f"is not a readable safetensors file ({error})", _REMEDY)) from error
+        raise InputError(fault("adapter", str(file), f"is no readable safetensors file ({error})", _REMEDY)) from error
 
 
 def _write(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:

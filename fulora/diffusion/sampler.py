@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from fulora.diffusion.adapter import fuse, load_adapter
-from fulora.diffusion.base import Base, load_base, resolve_device, resolve_precision
+from fulora.diffusion.base import Base, load_base
 from fulora.diffusion.caching import check_resolution, encode_prompts
+from fulora.diffusion.device import resolve_device, resolve_precision
 from fulora.errors import fault, raise_if_any
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
@@ -46,7 +47,7 @@ class SamplingConfig:
     clip_skip: int | None = None
     """Layers of the text encoder left out, as in training. The released code: 1."""
     batch_size: int = 8
-    """Images denoised at once; the last batch is padded to it. Every batch has this shape, so it is part of the result."""
+    """Images denoised at once; the last batch is padded to it, so every batch has one shape."""
     rank: int = 128
     """Which adapter of the rank sweep samples. Source: paper section 3."""
 
@@ -66,7 +67,7 @@ class SamplingConfig:
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             found.append(fault("guidance", self.guidance, "must be a number of at least 0", "Set it to 0 or more"))
         if self.clip_skip is not None and self.clip_skip < 0:
-            found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or leave it out"))
+            found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or to None"))
         return found
 
 
@@ -100,8 +101,8 @@ def plan_samples(config: SamplingConfig, *, seed: int) -> Iterator[SampleRow]:
 class Sampler:
     """A base with a fused adapter, ready to draw rows in batches of one shape.
 
-    An image depends on base, adapter, prompt, sampler, seed, steps, guidance, resolution and batch size; not on the rows
-    beside it. The noise is drawn on the CPU in float32 and the scheduler computes in float32, whatever the precision.
+    An image depends on base, adapter, prompt, sampler, seed, steps, guidance, resolution and batch size, and not on the
+    rows beside it. The noise is drawn on the CPU and the scheduler computes in float32, whatever the precision.
     """
 
     def __init__(

@@ -1,0 +1,71 @@
+"""Which device and number type a run takes, and what it used of them.
+
+In: a device's name or `auto`. Out: torch's names, bytes, words.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fulora.errors import InputError, fault
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(device: str) -> str:
+    """Return torch's device name for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA where it is."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(fault("device", device, "was asked for and torch finds no CUDA device", "Use auto or cpu"))
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> torch.dtype:
+    """Return the type of `fp32`, `fp16`, `bf16`, or for `auto` bfloat16 on CUDA (float16 where not supported) and
+    float32 elsewhere."""
+    import torch
+
+    types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    if precision == "auto":
+        if not device.startswith("cuda"):
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if precision not in types:
+        raise InputError(fault("precision", precision, "is unknown", f"Use auto, {', '.join(types)}"))
+    if precision == "fp16" and not device.startswith("cuda"):
+        raise InputError(fault("precision", precision, f"does not train on {device}", "Use auto, fp32 or bf16"))
+    return types[precision]
+
+
+def reset_peak_memory(device: str) -> None:
+    """Start counting the most memory torch held on a CUDA device from here."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Return the most memory held: by torch on a CUDA device since the reset, else by the process so far."""
+    import resource
+    import sys
+
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def device_in_words(device: str) -> str:
+    """Return what ran, for tables: a GPU's name, or the CPU with its number of threads."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device} ({torch.get_num_threads()} threads)"
