@@ -1,0 +1,202 @@
+"""Parquet tables: their columns, writing, reading, export.
+
+In: rows as dicts. Out: Parquet files of plain columns whose metadata names the schema and its version; a reader refuses
+another version. What each column means: `results/README.md`, and the comments here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fulora.errors import InputError, fault
+from sweeps.paths import RunPaths, written
+from sweeps.trials import Attempt, plain
+
+SCHEMA_VERSION = "1"
+
+_S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+METRICS = ("accuracy", "recall", "precision", "f1", "auc")
+"""In percent; macro averages over the four tested planes."""
+
+_METRIC_COLUMNS = {name + end: _F for name in METRICS for end in ("", "_low", "_high")}
+_TESTED = {"num_patients": _I, "num_seeds": _I, **_METRIC_COLUMNS, "num_test": _I, "weights": _S, "trial_ids": _S}
+
+SCHEMAS: dict[str, dict[str, pa.DataType]] = {
+    "catalog": {
+        "image_id": _S, "path": _S, "source": _S, "plane": _S, "patient_id": _S, "centre": _S, "machine": _S,
+        "split": _S, "width_px": _I, "height_px": _I, "sha256": _S, "pixel_hash": _S,
+    },
+    "audit": {
+        "kind": _S, "image_a": _S, "image_b": _S, "split_a": _S, "split_b": _S, "source_a": _S, "source_b": _S,
+        "patient_a": _S, "patient_b": _S, "same_plane": _B,
+    },
+    "predictions": {
+        "trial_id": _S, "image_id": _S, "patient_id": _S, "centre": _S, "plane": _S,
+        "p_other": _F, "p_abdomen": _F, "p_brain": _F, "p_femur": _F, "p_thorax": _F,
+    },
+    "metadata": {
+        "file_name": _S, "image_id": _S, "plane": _S, "prompt": _S, "sampler": _S, "seed": _I, "adapter": _S,
+        "rank": _I, "num_steps": _I, "guidance": _F, "sha256": _S, "base": _S, "pixel_hash": _S, "device": _S,
+    },
+    "loss": {"step": _I, "loss": _F, "learning_rate": _F, "seconds": _F},
+    "table1": {"regime": _S, "model": _S, "num_es": _I, "num_synthetic": _I, **_TESTED},
+    "table2": {"regime": _S, "model": _S, "num_es": _I, "num_af": _I, "num_synthetic": _I, **_TESTED},
+    "ranks": {
+        "adapter": _S, "rank": _I, "alpha": _F, "chosen": _B, "base": _S, "num_trainable": _I, "num_steps": _I,
+        "final_loss": _F, "recognised": _F, "recognised_euler": _F, "recognised_unipc": _F, "num_images": _I,
+        "recognised_base": _F, "num_base_images": _I, "judge": _S, "judge_accuracy": _F, "judge_num_heldout": _I,
+        "seconds": _F, "peak_memory_bytes": _I, "device": _S, "adapter_sha256": _S, "trial_id": _S,
+    },
+    "confusion": {"trial_id": _S, "regime": _S, "model": _S, "seed_index": _I, "truth": _S, "prediction": _S, "count": _I},
+    "embedding": {"plane": _S, "source": _S, "image_id": _S, "x": _F, "y": _F, "features": _S},
+    "stages": {"stage": _S, "seconds": _F, "num_done": _I, "num_reused": _I, "where": _S, "started_at": _S},
+    "notes": {"stage": _S, "note": _S},
+}  # fmt: skip
+"""Column names and types of every table, in order. trials.parquet grows a column per configuration key and metric."""
+
+_TRIAL_COLUMNS: dict[str, pa.DataType] = {
+    "trial_id": _S, "stage": _S, "label": _S, "attempt": _I, "status": _S, "started_at": _S, "seconds": _F,
+    "peak_memory_bytes": _I, "device": _S, "error_type": _S, "error_message": _S,
+}  # fmt: skip
+
+
+def _metadata(name: str) -> dict[str, str]:
+    return {"fulora.table": name, "fulora.schema_version": SCHEMA_VERSION}
+
+
+def write_table(path: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as the table `name`; columns a row lacks are null. KeyError for a column the table does not have."""
+    columns = SCHEMAS[name]
+    rows = list(rows)
+    for row in rows:
+        if unknown := row.keys() - columns.keys():
+            raise KeyError(f"table {name} has no column {sorted(unknown)}")
+    schema = pa.schema(list(columns.items()), metadata=_metadata(name))
+    table = pa.table({c: pa.array([row.get(c) for row in rows], type=t) for c, t in columns.items()}, schema=schema)
+    with written(path) as beside:
+        pq.write_table(table, beside)
+
+
+def read_table(path: Path, name: str) -> pa.Table:
+    """Return the table; raises InputError where the file is missing, unreadable, another table or another version."""
+    if not path.is_file():
+        raise InputError(fault("file", str(path), "does not exist", "Run the stage that writes it."))
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(fault("file", str(path), f"is no readable Parquet ({error})", "Write it again.")) from error
+    found = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if k.startswith(b"fulora.")}
+    if found != _metadata(name):
+        rule = f"is not table {name!r} of schema version {SCHEMA_VERSION} but {found or 'unmarked'}"
+        raise InputError(fault("file", str(path), rule, "Write it again with this version."))
+    return table
+
+
+def read_rows(path: Path, name: str) -> list[dict[str, Any]]:
+    """Return a table's rows as dicts."""
+    return read_table(path, name).to_pylist()
+
+
+def write_trials(path: Path, attempts: Sequence[Attempt]) -> None:
+    """Write one row per attempt; config_*, metric_* and provenance_* columns are the union over stages."""
+    rows = [_flat(attempt) for attempt in attempts]
+    names = dict.fromkeys(_TRIAL_COLUMNS)
+    for prefix in ("config_", "metric_", "provenance_"):
+        names |= dict.fromkeys(sorted({key for row in rows for key in row if key.startswith(prefix)}))
+    arrays = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        arrays[name] = pa.array(values, type=_TRIAL_COLUMNS.get(name) or _common_type(values))
+    table = pa.table(arrays).replace_schema_metadata(_metadata("trials"))
+    with written(path) as beside:
+        pq.write_table(table, beside)
+
+
+def _flat(attempt: Attempt) -> dict[str, Any]:
+    row = {name: getattr(attempt, name) for name in _TRIAL_COLUMNS}
+    for prefix, values in (("config_", attempt.config), ("metric_", attempt.metrics), ("provenance_", attempt.provenance)):
+        row |= {prefix + key: value for key, value in _leaves(values).items()}
+    return row
+
+
+def _leaves(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in plain(values).items():
+        if isinstance(value, dict):
+            flat |= {f"{key}_{inner}": leaf for inner, leaf in _leaves(value).items()}
+        else:
+            flat[key] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return flat
+
+
+def _common_type(values: Sequence[Any]) -> pa.DataType:
+    kinds = {type(v) for v in values if v is not None}
+    if kinds <= {bool} and kinds:
+        return _B
+    if kinds <= {int} and kinds:
+        return _I
+    if kinds <= {int, float} and kinds:
+        return _F
+    if not kinds <= {str}:
+        raise TypeError(f"a trials column mixes {sorted(k.__name__ for k in kinds)}")
+    return _S
+
+
+def export(paths: RunPaths, to: Path, formats: Sequence[str]) -> list[Path]:
+    """Copy the run's tables to a folder as Parquet, CSV, Markdown or LaTeX; return the files written."""
+    import shutil
+
+    sources = sorted(paths.tables.glob("*.parquet")) + [p for p in (paths.trials, paths.predictions) if p.is_file()]
+    if not sources:
+        raise InputError(fault("run", str(paths.root), "has no tables", "Finish it first: `sweeps run`."))
+    files = []
+    for source in sources:
+        for kind in formats:
+            target = to / f"{source.stem}.{_SUFFIX[kind]}"
+            with written(target) as beside:
+                if kind == "parquet":
+                    shutil.copyfile(source, beside)
+                else:
+                    beside.write_text(_TEXT[kind](pq.read_table(source)))
+            files.append(target)
+    return files
+
+
+def _csv(table: pa.Table) -> str:
+    import io
+
+    import pyarrow.csv
+
+    sink = io.BytesIO()
+    pyarrow.csv.write_csv(table, sink)
+    return sink.getvalue().decode()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _markdown(table: pa.Table) -> str:
+    lines = [table.column_names, ["---"] * table.num_columns]
+    lines += [[_cell(v).replace("|", "\\|") for v in row.values()] for row in table.to_pylist()]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _latex(table: pa.Table) -> str:
+    special = str.maketrans({c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"})
+    body = [table.column_names, *([_cell(v) for v in row.values()] for row in table.to_pylist())]
+    rows = [" & ".join(cell.translate(special) for cell in line) + r" \\" for line in body]
+    spec = "".join("r" if pa.types.is_floating(f.type) or pa.types.is_integer(f.type) else "l" for f in table.schema)
+    head, *rest = rows
+    return "\n".join([rf"\begin{{tabular}}{{{spec}}}", r"\hline", head, r"\hline", *rest, r"\hline", r"\end{tabular}", ""])
+
+
+_SUFFIX = {"parquet": "parquet", "csv": "csv", "markdown": "md", "latex": "tex"}
+_TEXT = {"csv": _csv, "markdown": _markdown, "latex": _latex}
