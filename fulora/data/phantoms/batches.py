@@ -1,6 +1,6 @@
 """Phantoms of the two sources in memory: who is scanned, on which machine, in which planes.
 
-In: a number of images and a seed. Out: a `PhantomBatch`: images, plane indices and patient numbers, in order of patients.
+In: a number of images and a seed. Out: a `PhantomBatch`: images, plane indices, patient numbers, in order of patients.
 A phantom depends on (seed, source, patient, plane, image of that patient) alone. A new seed means new patients.
 """
 
@@ -54,7 +54,7 @@ class Examination:
 
 
 def spanish_examinations(num: int, *, seed: int, images_per_patient: int = 4) -> Iterator[Examination]:
-    """Yield `num` examinations, patient after patient; each patient is seen in two planes (in one, where it has 1 image).
+    """Yield `num` examinations, patient after patient; each patient is seen in two planes (one, with a single image).
 
     Five patients in a row have every plane equally often, so multiples of 5 * images_per_patient are balanced.
     """
@@ -74,14 +74,15 @@ def spanish_examinations(num: int, *, seed: int, images_per_patient: int = 4) ->
                 )
 
 
-def african_examinations(num: int) -> Iterator[Examination]:
+def african_examinations(num: int, *, first_patient: int = 1) -> Iterator[Examination]:
     """Yield `num` examinations: each patient once in each of the four tested planes, the centres taking turns."""
     centres = tuple(AFRICAN_MACHINES.values())
     for index in range(num):
-        patient, plane = divmod(index, len(TESTED_PLANES))
-        machine = centres[patient % len(centres)]
+        offset, plane = divmod(index, len(TESTED_PLANES))
+        patient = first_patient + offset
+        machine = centres[(patient - 1) % len(centres)]
         yield Examination(
-            source="african", patient=patient + 1, plane=TESTED_PLANES[plane], number=1, of=1, machine=machine
+            source="african", patient=patient, plane=TESTED_PLANES[plane], number=1, of=1, machine=machine
         )
 
 
@@ -98,7 +99,9 @@ def render(examination: Examination, *, seed: int) -> np.ndarray:
     return stored(grey, examination.machine, shot)
 
 
-def _hold_probe(canvas: Canvas, examination: Examination, body: np.random.Generator, shot: np.random.Generator) -> Canvas:
+def _hold_probe(
+    canvas: Canvas, examination: Examination, body: np.random.Generator, shot: np.random.Generator
+) -> Canvas:
     """Return the frame of the body as this image sees it: the patient's lie, and the probe moved a little."""
     plane, depth_mm = examination.plane.name, examination.machine.depth_mm
     # Heads and thighs are measured lying across the beam; the trunk turns freely.
@@ -130,7 +133,8 @@ def _paint_mother(canvas: Canvas, rng: np.random.Generator, depth_mm: float) -> 
 
 def spanish_like(num: int, *, seed: int, resolution_px: int | None, images_per_patient: int = 4) -> PhantomBatch:
     """Return `num` fresh Spanish-like phantoms, [N, R, R], or [N, 96, 128] where resolution_px is None."""
-    return _batch(list(spanish_examinations(num, seed=seed, images_per_patient=images_per_patient)), seed, resolution_px)
+    examinations = spanish_examinations(num, seed=seed, images_per_patient=images_per_patient)
+    return _batch(list(examinations), seed, resolution_px)
 
 
 def african_like(num: int, *, seed: int, resolution_px: int | None) -> PhantomBatch:

@@ -39,7 +39,8 @@ def _burn_in(image: np.ndarray, machine: Machine, rng: np.random.Generator) -> N
     """Write the machine's markers into the image, in place."""
     height, width = image.shape
     if machine.markers == "bar":
-        image[height // 10 : height // 2, width - 4 : width - 2] = np.linspace(255, 0, height // 2 - height // 10)[:, None]
+        top, bottom = height // 10, height // 2
+        image[top:bottom, width - 4 : width - 2] = np.linspace(255, 0, bottom - top)[:, None]
     elif machine.markers == "text":
         for line in range(4):
             _text(image, 3 + 7 * line, width - 22, 5, rng)

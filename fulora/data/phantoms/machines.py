@@ -76,26 +76,27 @@ SPANISH_MACHINES: tuple[Machine, ...] = (
 """Machines of the Spanish-like source."""
 
 AFRICAN_MACHINES: dict[str, Machine] = {
-    "Algeria": Machine(name="Algeria", half_angle_deg=46, radius_mm=60, depth_mm=185, height_px=100, width_px=116,
-                       lateral_mm=3.0, axial_mm=1.5, tgc=0.88, dynamic_range_db=46, gamma=1.3, reverberation=0.10,
-                       markers="none"),
-    "Egypt": Machine(name="Egypt", half_angle_deg=42, magnify=1.55, depth_mm=150, height_px=108, width_px=96, gain_db=7,
-                     dynamic_range_db=72, gamma=1.1, axial_mm=1.6, lateral_mm=3.4, pedestal=0.08, noise_db=-54),
-    "Malawi": Machine(name="Malawi", radius_mm=35, half_angle_deg=36, depth_mm=165, height_px=96, width_px=120,
-                      axial_mm=2.0, lateral_mm=3.2, dynamic_range_db=42, gamma=1.0, reverberation=0.3, streaks=0.6,
-                      gain_db=3, markers="corner"),
-    "Ghana": Machine(name="Ghana", magnify=1.4, half_angle_deg=40, depth_mm=190, height_px=112, width_px=112, gain_db=-7,
-                     tgc=0.9, dynamic_range_db=44, axial_mm=1.4, lateral_mm=2.6, noise_db=-52, markers="calipers"),
-    "Uganda": Machine(name="Uganda", radius_mm=70, half_angle_deg=38, magnify=1.1, depth_mm=165, height_px=100,
-                      width_px=120, tgc=0.82, lateral_mm=3.2, axial_mm=1.2, reverberation=0.2, reverberation_mm=16,
-                      streaks=0.35, gamma=0.9, noise_db=-56, markers="calipers"),
+    "Algeria": Machine(name="Algeria", half_angle_deg=42, radius_mm=60, depth_mm=165, height_px=100, width_px=116,
+                       lateral_mm=2.3, axial_mm=1.3, tgc=0.93, dynamic_range_db=48, gamma=1.2, reverberation=0.1),
+    "Egypt": Machine(name="Egypt", half_angle_deg=40, magnify=1.35, depth_mm=145, height_px=108, width_px=96, gain_db=5,
+                     dynamic_range_db=68, axial_mm=1.3, lateral_mm=2.5, pedestal=0.05, noise_db=-56),
+    "Malawi": Machine(name="Malawi", radius_mm=35, half_angle_deg=36, depth_mm=150, width_px=120, axial_mm=1.4,
+                      lateral_mm=2.4, dynamic_range_db=46, reverberation=0.22, streaks=0.45, gain_db=2,
+                      markers="corner"),
+    "Ghana": Machine(name="Ghana", magnify=1.3, half_angle_deg=40, depth_mm=170, height_px=112, width_px=112,
+                     gain_db=-5, tgc=0.94, dynamic_range_db=47, axial_mm=1.2, lateral_mm=2.2, noise_db=-55,
+                     markers="calipers"),
+    "Uganda": Machine(name="Uganda", radius_mm=70, half_angle_deg=38, magnify=1.1, depth_mm=152, height_px=100,
+                      width_px=120, tgc=0.9, lateral_mm=2.4, reverberation=0.18, reverberation_mm=16, streaks=0.3,
+                      gamma=0.95, noise_db=-57, markers="calipers"),
 }
 """One machine per African-like centre, by country."""
 
 GENERIC_MACHINES: tuple[Machine, ...] = (
     Machine(name="linear wide", radius_mm=0, half_angle_deg=38, depth_mm=110, lateral_mm=1.7, gamma=1.1),
     Machine(name="linear narrow", radius_mm=0, half_angle_deg=30, depth_mm=125, dynamic_range_db=52, looks=1.5),
-    Machine(name="linear coarse", radius_mm=0, half_angle_deg=36, depth_mm=120, lateral_mm=2.3, axial_mm=1.3, gain_db=3),
+    Machine(name="linear coarse", radius_mm=0, half_angle_deg=36, depth_mm=120, lateral_mm=2.3, axial_mm=1.3,
+            gain_db=3),
     Machine(name="wide sector", radius_mm=25, half_angle_deg=50, depth_mm=125, lateral_mm=2.0, gamma=0.95),
     Machine(name="wide sector bright", radius_mm=60, half_angle_deg=44, depth_mm=120, gain_db=5, dynamic_range_db=62),
     Machine(name="phased", radius_mm=8, half_angle_deg=42, depth_mm=130, lateral_mm=1.9, dynamic_range_db=54, tgc=0.97),

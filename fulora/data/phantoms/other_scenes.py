@@ -1,7 +1,7 @@
 """The varied scenes of the plane `other`: everything that is none of the four tested planes.
 
 In: a canvas in the body's frame and the patient's random stream, which also picks the kind. Out: the painted canvas.
-Source: what the plane holds in the Spanish set (Burgos-Artizzu et al. 2020): face, spine, limbs, kidneys, placenta, cord.
+Source: what the plane holds in the Spanish set (Burgos-Artizzu et al. 2020), such as face, spine, limbs, kidneys, cord.
 """
 
 from __future__ import annotations

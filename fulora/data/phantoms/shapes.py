@@ -3,7 +3,7 @@
 In: a `Canvas` of sample positions in millimetres. Out: the canvas with three maps filled in, each one value per sample:
 `level_db` (diffuse echogenicity, 0 dB = soft tissue), `specular_db` (mirror-like echo, strongest where the beam meets a
 surface at a right angle) and `attenuation_db_mm` (one way).
-Source: echogenicity maps with diffuse and specular parts as in Jensen, Field II (Med. Biol. Eng. Comput. 34, 351, 1996);
+Source: echogenicity maps, diffuse and specular, as for Field II (Jensen, Med. Biol. Eng. Comput. 34, 351, 1996);
 attenuation of soft tissue 0.5 dB/cm/MHz, of fluid near none, of bone tens of times larger (Duck, Physical Properties of
 Tissue, 1990).
 """

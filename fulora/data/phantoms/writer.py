@@ -1,0 +1,153 @@
+"""Phantoms on disk in the two published layouts, so that the ordinary readers read them.
+
+In: how many images, a seed, a folder. Out: `folder/spanish` (FETAL_PLANES_DB_data.csv, Images/*.png) and
+`folder/african` (African_planes_database.csv, COUNTRY/*.png), written beside and renamed into place when complete.
+Source: the layouts of Zenodo 3904280 (Burgos-Artizzu et al. 2020) and Zenodo 7540448 (Sendra-Balcells et al. 2023).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+
+from PIL import Image
+
+from fulora.data.phantoms.batches import Examination, african_examinations, render, spanish_examinations
+from fulora.data.phantoms.machines import AFRICAN_MACHINES
+from fulora.errors import InputError, fault, raise_if_any
+from fulora.planes import TESTED_PLANES
+
+LOOK_VERSION = 2
+"""Raised when the same configuration and seed give other images, so that no folder of an older look is reused."""
+
+RECORD_NAME = "phantoms.json"
+"""File that says what a complete folder was made from."""
+
+SPANISH_PLANE_CODES = {"other": 1, "abdomen": 2, "brain": 3, "femur": 5, "thorax": 6}
+"""Plane numbers in the published Spanish file names (4 is the maternal cervix)."""
+
+COUNTRY_CODES = {"Algeria": "DZA", "Egypt": "EGY", "Malawi": "MWI", "Ghana": "GHA", "Uganda": "UGA"}
+"""Country codes in the published African file names."""
+
+_OPERATORS = ("Op. 1", "Op. 2", "Op. 3", "Other")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhantomConfig:
+    """How many phantoms are written."""
+
+    num_spanish: int = 600
+    """Spanish-like images, all in the training split; balanced where a multiple of 5 * images_per_patient."""
+    num_african_train: int = 80
+    """African-like training images, one patient in all four planes after another, centres in turn."""
+    num_african_test: int = 160
+    """African-like test images, of other patients."""
+    images_per_patient: int = 4
+    """Images of a Spanish-like patient, over two planes."""
+
+    def faults(self) -> list[str]:
+        """Return all faults, none where the configuration can be used."""
+        found = []
+        for name in ("num_spanish", "num_african_train", "num_african_test"):
+            if getattr(self, name) < 0:
+                found.append(fault(f"phantoms.{name}", getattr(self, name), "must be 0 or more", "Give a count."))
+        if self.images_per_patient < 1:
+            value = self.images_per_patient
+            found.append(fault("phantoms.images_per_patient", value, "must be 1 or more", "The default is 4."))
+        return found
+
+
+def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
+    """Write both sources under `folder`; a complete folder of the same configuration and seed is left as it is.
+
+    Raises InputError for a faulty configuration, a folder that holds something else, and one that cannot be written.
+    """
+    raise_if_any(config.faults())
+    folder = Path(folder)
+    record = {"config": asdict(config), "seed": seed, "look_version": LOOK_VERSION}
+    if _is_complete(folder, record):
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        raise InputError(
+            fault("phantoms folder", str(folder), f"cannot be written ({error.strerror})", "Choose another place.")
+        ) from error
+    try:
+        _write_spanish(partial / "spanish", config, seed)
+        _write_african(partial / "african", config, seed)
+        (partial / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        # mkdtemp makes a folder for this user alone; the finished one follows the user's own habits.
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _is_complete(folder: Path, record: dict) -> bool:
+    """Return whether the folder holds exactly these phantoms; raise InputError where it holds something else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        found = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found == record:
+        return True
+    held = "holds phantoms of another configuration, seed or version" if found else "holds something else"
+    raise InputError(fault("phantoms folder", str(folder), held, "Choose another folder, or delete this one."))
+
+
+def _write_spanish(folder: Path, config: PhantomConfig, seed: int) -> None:
+    """Write the Spanish-like source in its published layout."""
+    (folder / "Images").mkdir(parents=True)
+    columns = ("Image_name", "Patient_num", "Plane", "Brain_plane", "Operator", "US_Machine", "Train ")
+    rows = []
+    for exam in spanish_examinations(config.num_spanish, seed=seed, images_per_patient=config.images_per_patient):
+        code = SPANISH_PLANE_CODES[exam.plane.name]
+        name = f"Patient{exam.patient:05d}_Plane{code}_{exam.number}_of_{exam.of}"
+        Image.fromarray(render(exam, seed=seed)).save(folder / "Images" / f"{name}.png")
+        section = "Trans-thalamic" if exam.plane.name == "brain" else "Not A Brain"
+        operator = _OPERATORS[exam.patient % len(_OPERATORS)]
+        rows.append((name, exam.patient, exam.plane.label, section, operator, exam.machine.name, 1))
+    _write_csv(folder / "FETAL_PLANES_DB_data.csv", columns, rows, delimiter=";")
+
+
+def _write_african(folder: Path, config: PhantomConfig, seed: int) -> None:
+    """Write the African-like source in its published layout; patients are numbered from 1 in each country."""
+    folder.mkdir(parents=True)
+    num_centres = len(AFRICAN_MACHINES)
+    for country in AFRICAN_MACHINES:
+        (folder / country).mkdir()
+    train = list(african_examinations(config.num_african_train))
+    first_test_patient = train[-1].patient + 1 if train else 1
+    test = african_examinations(config.num_african_test, first_patient=first_test_patient)
+    marked: Iterable[tuple[int, Examination]] = chain(((1, exam) for exam in train), ((0, exam) for exam in test))
+    rows = []
+    for is_train, exam in marked:
+        country = exam.machine.name
+        number = (exam.patient - 1) // num_centres + 1
+        name = f"patient{number:03d}_{COUNTRY_CODES[country]}_plane{TESTED_PLANES.index(exam.plane)}"
+        Image.fromarray(render(exam, seed=seed)).save(folder / country / f"{name}.png")
+        rows.append((number, exam.plane.label, is_train, country, name))
+    columns = ("Patient_num", "Plane", "Train", "Center", "Filename")
+    _write_csv(folder / "African_planes_database.csv", columns, rows, delimiter=",")
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple], *, delimiter: str) -> None:
+    """Write a table as the published files are."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
