@@ -40,7 +40,7 @@ _VIT_NAMES = (
 
 
 def find_file(folder: Path, tag: str, torchvision_stem: str) -> Path | None:
-    """Return the file of a model in a folder, or None: timm's tag first, then torchvision's name.
+    """Return the file of a model in a folder, or None: timm's tag first, then torchvision's name (a pattern).
 
     Raises InputError where the folder is missing or two files could be meant.
     """
@@ -49,7 +49,7 @@ def find_file(folder: Path, tag: str, torchvision_stem: str) -> Path | None:
     for suffix in (".safetensors", ".pth", ".pt"):
         if (folder / f"{tag}{suffix}").is_file():
             return folder / f"{tag}{suffix}"
-    named = re.compile(rf"^{re.escape(torchvision_stem)}(-[0-9a-f]+)?\.(safetensors|pth|pt)$")
+    named = re.compile(rf"^{torchvision_stem}(-[0-9a-f]+)?\.(safetensors|pth|pt)$")
     found = sorted(file for file in folder.iterdir() if named.match(file.name))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)

@@ -1,0 +1,120 @@
+"""Image features for t-SNE and distances, from a named network.
+
+In: images uint8 [N, H, W, 3]. Out: features float32 [N, D], and the extractor's name, which goes wherever they go.
+Source: paper section 3 (InceptionNet trained on ImageNet; the released code took its 1000 logits at 224 px). Here: the
+2048 features before the head, at Inception's own 299 px. Where no Inception weights are to be had, the run's judge
+gives its penultimate features, and says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+INCEPTION_TAG = "inception_v3.tv_in1k"
+"""timm's name of torchvision's Inception v3 weights."""
+INCEPTION_PX = 299
+"""Inception's input size."""
+
+
+class FeatureExtractor(Protocol):
+    """Anything with a name that turns images into features."""
+
+    @property
+    def name(self) -> str:
+        """What made the features."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [N, D] of uint8 images [N, H, W, 3]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFeatures:
+    """The pooled features before the head of a timm model."""
+
+    model: nn.Module
+    """A timm model (it has `forward_features` and `forward_head`)."""
+    name: str
+    """What made the features."""
+    resolution_px: int | None = None
+    """Images are resized to this square; None takes them as they are."""
+    imagenet_pixels: bool = False
+    """Whether the model wants pixels in ImageNet's mean and deviation, else in [-1, 1]."""
+    device: str = "cpu"
+    """Where it runs."""
+    batch_size: int = 64
+    """Images at a time."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [N, D] of uint8 images [N, H, W, 3]."""
+        import torch
+
+        from fulora.classify.training import to_input
+
+        place = torch.device(self.device)
+        model = self.model.to(place).eval()
+        rows: list[np.ndarray] = []
+        with torch.inference_mode():
+            for start in range(0, len(images), self.batch_size):
+                batch = self._prepared(to_input(images[start : start + self.batch_size], model, place))
+                pooled = model.forward_head(model.forward_features(batch), pre_logits=True)  # type: ignore[operator]
+                rows.append(pooled.float().cpu().numpy())
+        width = getattr(model, "num_features", 0)
+        return np.concatenate(rows) if rows else np.zeros((0, int(width)), dtype=np.float32)
+
+    def _prepared(self, batch: Tensor) -> Tensor:
+        import torch
+        from torch.nn import functional
+
+        if self.resolution_px is not None and batch.shape[-1] != self.resolution_px:
+            size = (self.resolution_px, self.resolution_px)
+            batch = functional.interpolate(batch, size=size, mode="bilinear", antialias=True, align_corners=False)
+        if self.imagenet_pixels:
+            mean = torch.tensor([0.485, 0.456, 0.406], device=batch.device).view(3, 1, 1)
+            deviation = torch.tensor([0.229, 0.224, 0.225], device=batch.device).view(3, 1, 1)
+            batch = ((batch + 1) / 2 - mean) / deviation
+        return batch
+
+
+def features_from_classifier(model: nn.Module, name: str, *, device: str = "cpu") -> ModelFeatures:
+    """Return the extractor of a classifier's penultimate features; images must have the classifier's resolution."""
+    return ModelFeatures(model=model, name=name, device=device)
+
+
+def inception_features(weights: Path | None = None, *, device: str = "cpu") -> ModelFeatures | None:
+    """Return Inception v3's extractor (2048 features), or None where neither the folder nor the hub has its weights.
+
+    In the folder: `inception_v3.tv_in1k.safetensors` or torchvision's `inception_v3_google-0cc3c7bd.pth`. Raises
+    InputError for a file that is no Inception v3.
+    """
+    import timm
+
+    from fulora.classify import weights as files
+
+    file = files.find_file(weights, INCEPTION_TAG, "inception_v3(?:_google)?") if weights is not None else None
+    state = files.read_state(file) if file is not None else files.hub_state(INCEPTION_TAG)
+    if state is None:
+        return None
+    # The auxiliary head is for training alone.
+    state = {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}
+    model = timm.create_model(INCEPTION_TAG.split(".")[0], pretrained=False, aux_logits=False)
+    files.load_backbone(model, state, architecture="Inception v3", origin=str(file or f"hub:timm/{INCEPTION_TAG}"))
+    origin = "folder" if file is not None else "hub"
+    return ModelFeatures(
+        model=model,
+        name=f"Inception v3, 2048 features ({INCEPTION_TAG}, {origin})",
+        resolution_px=INCEPTION_PX,
+        imagenet_pixels=True,
+        device=device,
+    )
+
+
+def choose_features(weights: Path | None, fallback: ModelFeatures, *, device: str = "cpu") -> ModelFeatures:
+    """Return Inception's extractor where its weights are, else the fallback (a classifier of the run)."""
+    return inception_features(weights, device=device) or fallback
