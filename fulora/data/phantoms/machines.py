@@ -76,12 +76,12 @@ SPANISH_MACHINES: tuple[Machine, ...] = (
 """Machines of the Spanish-like source."""
 
 AFRICAN_MACHINES: dict[str, Machine] = {
-    "Algeria": Machine(name="Algeria", half_angle_deg=42, radius_mm=60, depth_mm=165, height_px=100, width_px=116,
-                       lateral_mm=2.3, axial_mm=1.3, tgc=0.93, dynamic_range_db=48, gamma=1.2, reverberation=0.1),
-    "Egypt": Machine(name="Egypt", half_angle_deg=40, magnify=1.35, depth_mm=145, height_px=108, width_px=96, gain_db=5,
-                     dynamic_range_db=68, axial_mm=1.3, lateral_mm=2.5, pedestal=0.05, noise_db=-56),
-    "Malawi": Machine(name="Malawi", radius_mm=35, half_angle_deg=36, depth_mm=150, width_px=120, axial_mm=1.4,
-                      lateral_mm=2.4, dynamic_range_db=46, reverberation=0.22, streaks=0.45, gain_db=2,
+    "Algeria": Machine(name="Algeria", half_angle_deg=42, radius_mm=60, depth_mm=172, height_px=100, width_px=116,
+                       lateral_mm=2.5, axial_mm=1.4, tgc=0.91, dynamic_range_db=48, gamma=1.2, reverberation=0.1),
+    "Egypt": Machine(name="Egypt", half_angle_deg=40, magnify=1.3, depth_mm=145, height_px=108, width_px=96, gain_db=3,
+                     dynamic_range_db=64, axial_mm=1.2, lateral_mm=2.2, pedestal=0.04, noise_db=-56),
+    "Malawi": Machine(name="Malawi", radius_mm=35, half_angle_deg=36, depth_mm=150, width_px=120, axial_mm=1.5,
+                      lateral_mm=2.8, dynamic_range_db=45, reverberation=0.28, streaks=0.5, gain_db=2,
                       markers="corner"),
     "Ghana": Machine(name="Ghana", magnify=1.3, half_angle_deg=40, depth_mm=170, height_px=112, width_px=112,
                      gain_db=-5, tgc=0.94, dynamic_range_db=47, axial_mm=1.2, lateral_mm=2.2, noise_db=-55,
