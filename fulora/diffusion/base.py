@@ -217,12 +217,16 @@ def _check_parts(pipe: Any, spec: str) -> None:
 def _from_single_file(path: Path, spec: str, options: dict[str, Any]) -> Any:
     from diffusers import StableDiffusionPipeline
 
+    # Such a file has no configuration: a folder of its name beside it is taken for one, else diffusers asks the hub.
+    folder = path.with_suffix("")
+    if (folder / "model_index.json").is_file():
+        options = {**options, "config": str(folder), "local_files_only": True}
     try:
         return StableDiffusionPipeline.from_single_file(str(path), **options)
-    except Exception as error:  # diffusers raises its own, the hub's and requests' errors here
+    except Exception as error:  # diffusers raises its own, the hub's and its transport's errors here
         rule = (
-            f"cannot be loaded as a single file ({_one_line(error)}). diffusers takes the configuration of a single "
-            "file from the hub; without one, use a local diffusers folder"
+            f"cannot be loaded as a single file ({_one_line(error)}). Its configuration comes from the hub; without "
+            f"the hub, put a diffusers folder with the configurations beside it, named {folder}"
         )
         raise InputError(fault("base", spec, rule, REMEDY)) from error
 

@@ -122,6 +122,6 @@ def test_the_schedule_shows_every_image_equally_often_with_its_caption() -> None
     images, texts, times = _draw_schedule(10, [3, 4] * 5, 0, 1000, config, 0)
     assert torch.bincount(images.flatten()).tolist() == [10] * 10
     assert torch.equal(texts, torch.where(images % 2 == 0, 3, 4))
-    assert 0 <= times.min() and times.max() < 1000
+    assert times.min() >= 0 and times.max() < 1000
     dropped = _draw_schedule(10, [3, 4] * 5, 0, 1000, replace(config, caption_dropout=1.0), 0)[1]
     assert not dropped.any()

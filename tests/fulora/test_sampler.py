@@ -109,9 +109,7 @@ def test_the_plan_has_every_plane_and_sampler_and_grows_without_changing(small_b
     assert len({row.image_id for row in rows}) == len({row.seed for row in rows}) == 20
     assert rows[0].image_id == f"other-euler-00000-{rows[0].seed}"
     assert {(row.plane, row.sampler) for row in rows} == {
-        (plane, sampler)
-        for plane in ("other", "abdomen", "brain", "femur", "thorax")
-        for sampler in ("euler", "unipc")
+        (plane, sampler) for plane in ("other", "abdomen", "brain", "femur", "thorax") for sampler in ("euler", "unipc")
     }
     wider = set(plan_samples(replace(CONFIG, images_per_plane=5), seed=0))
     assert set(rows) < wider
