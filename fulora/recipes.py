@@ -71,6 +71,8 @@ class Grid(ClassifierConfig):
     """Table 2's regimes; empty leaves the table out."""
     num_seeds: int = 1
     """Trainings per cell, each from its own seed."""
+    num_validation: int = 0
+    """Training images set aside and only watched, at most a fifth. Source: paper section 3 (200)."""
     model: Annotated[str, tyro.conf.Suppress] = "ResNet18"
     augment: Annotated[bool, tyro.conf.Suppress] = False
 
@@ -114,16 +116,16 @@ class Embedding:
     images_per_source: int = 35
     """Images per source and plane; fewer where there are fewer, and the figure says so."""
     feature_weights: Path | None = None
-    """TorchScript file of an Inception feature extractor; without it the judge's own features, named as such."""
+    """Folder with Inception v3's ImageNet weights; else the hub's, else the judge's own features, named as such."""
 
     def faults(self) -> list[str]:
         """Return every fault of this configuration, empty when there is none."""
         found = []
         if self.images_per_source < 2:
             found.append(fault("embedding.images_per_source", self.images_per_source, "must be at least 2", "Paper: 35."))
-        if self.feature_weights is not None and not self.feature_weights.is_file():
+        if self.feature_weights is not None and not self.feature_weights.is_dir():
             found.append(
-                fault("embedding.feature_weights", str(self.feature_weights), "is no file", "Name a TorchScript file.")
+                fault("embedding.feature_weights", str(self.feature_weights), "is no folder", "See --help.")
             )
         return found
 
@@ -231,6 +233,7 @@ def paper() -> Experiment:
             epochs=20,
             batch_size=24,
             learning_rate=1e-3,
+            num_validation=200,  # section 3: "a subset of 200 images is randomly selected for validation"
             momentum=0.9,  # not stated in the paper; the released code's value
             resolution_px=512,
             augmentation=AugmentConfig(),  # section 3: +-25 degrees, 0.5, 0.1
@@ -251,7 +254,7 @@ def repo() -> Experiment:
         # train_network settings of the release: batch 1, clip skip 2 (the penultimate hidden state).
         lora=replace(base.lora, targets="all_attention", batch_size=1, clip_skip=1),
         sampling=replace(base.sampling, guidance=7.0),  # the web UI's default; the release names no value
-        grid=replace(base.grid, resolution_px=224, augmentation=AugmentConfig(max_rotation_deg=15.0, vertical_flip=0.0)),
+        grid=replace(base.grid, resolution_px=224, augmentation=AugmentConfig(rotation_degrees=15.0, vertical_flip=0.0)),
     )
 
 

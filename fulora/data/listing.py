@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fulora.data.pixels import UNREADABLE, decode, grey_of, num_threads, open_verified, reason
+from fulora.data.pixels import UNREADABLE, decode, grey_of, num_threads, open_verified, pixel_hash, reason
 from fulora.data.records import ImageRecord
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import LEFT_OUT_LABELS, PLANES, plane_from_label
@@ -235,5 +235,5 @@ def _record(row: Row, listed: Listed, *, folder: Path, source: str) -> ImageReco
         patient_id=f"{source}/{listed.patient}", centre=listed.centre, machine=listed.machine or None,
         split=split, width_px=width, height_px=height,
         sha256=hashlib.sha256(data).hexdigest(),
-        pixel_hash=hashlib.sha256(f"{width}x{height}:".encode() + grey.tobytes()).hexdigest(),
+        pixel_hash=pixel_hash(grey),
     )

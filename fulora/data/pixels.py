@@ -85,6 +85,13 @@ def grey_of(image: Image.Image) -> np.ndarray:
     return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 
+def pixel_hash(pixels: np.ndarray) -> str:
+    """Return the SHA-256 of an image's size and grey pixels, in hex; takes uint8 [H, W] or [H, W, 3]."""
+    grey = pixels if pixels.ndim == 2 else grey_of(Image.fromarray(pixels))
+    height, width = grey.shape
+    return hashlib.sha256(f"{width}x{height}:".encode() + grey.tobytes()).hexdigest()
+
+
 def read_grey(path: Path | str) -> np.ndarray:
     """Return an image file as uint8 [H, W]. Raises InputError naming a file that cannot be decoded."""
     return grey_of(_load(path)).copy()

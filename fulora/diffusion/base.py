@@ -126,7 +126,7 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
                 )
             except (OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
                 raise InputError(fault("base", spec, f"cannot be loaded ({_one_line(error)})", REMEDY)) from error
-            weights = sorted(file for part in _PARTS for file in (folder / part).glob("*.safetensors"))
+            weights = _weight_files(folder)
     _check_parts(pipe, spec)
     for part in _PARTS:
         getattr(pipe, part).requires_grad_(False).eval()
@@ -244,6 +244,10 @@ def _download(spec: str, *, allow_pickle: bool) -> Path:
 def _one_line(error: BaseException, limit: int = 200) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(file for part in _PARTS for file in (folder / part).glob("*.safetensors"))
 
 
 def _hash_files(files: list[Path]) -> str:

@@ -1,0 +1,184 @@
+"""The command `sweeps`: run, plan, status, report, export, and one verb per stage.
+
+In: the command line, made from the dataclasses. Out: a run's files; results on standard output, progress on standard
+error. Exit codes: 0 done; 1 some trials failed; 2 input that cannot be used; 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fulora.errors import InputError
+from fulora.recipes import RECIPES, Experiment
+from sweeps.cluster import ClusterOptions
+
+VERBS = {
+    "run": "do what is missing of a study, all stages",
+    "lora": "the rank sweep (and what it needs)",
+    "sample": "the synthetic images (and what they need)",
+    "grid": "the classifier grid and its tables (and what they need)",
+    "plan": "print every trial of a study without starting anything",
+    "status": "what a run has done and what is missing",
+    "report": "make a run's report again from its files",
+    "export": "copy a run's tables, ready for a paper",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """What to run, into which folder, and where."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """Folder of the run; `runs/RECIPE` where not given. On a cluster: on storage every node sees."""
+    cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ClusterOptions()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes, absolute."""
+        return (self.out or Path("runs") / self.experiment.recipe).expanduser().resolve()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForRun:
+    """A verb about a run that is there."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder, such as runs/demo."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Export:
+    """Copy a run's tables to a folder."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder, such as runs/demo."""
+    to: Path
+    """Folder to write to; results/NAME is the place for what is kept."""
+    format: tuple[Literal["parquet", "csv", "markdown", "latex"], ...] = ("parquet", "csv", "markdown")
+    """Formats to write."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(_guarded(list(sys.argv[1:] if argv is None else argv), _VERBS, VERBS, "sweeps"))
+
+
+def _guarded(
+    words: list[str], verbs: dict[str, Callable[[list[str]], int]], about: dict[str, str], program: str
+) -> int:
+    """Return a verb's exit code, with input errors and Ctrl-C turned into words."""
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: {program} VERB ...   ({program} VERB --help tells more)\n")
+        print("\n".join(f"  {verb:<10} {text}" for verb, text in about.items()))
+        return 0 if words else 2
+    verb, rest = words[0], words[1:]
+    if verb not in verbs:
+        print(f"{program}: {verb!r} is no verb; it must be one of {', '.join(verbs)}", file=sys.stderr)
+        return 2
+    try:
+        return verbs[verb](rest)
+    except InputError as error:
+        print("\n".join(f"{program}: {text}" for text in error.faults), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: stopped; the same command goes on with what is missing", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _launch(words: list[str], verb: str) -> Launch:
+    """Return what the command line asks for: the recipe's own values, changed by flags."""
+    defaults = {name: Launch(experiment=make()) for name, make in RECIPES.items()}
+    about = {name: (make.__doc__ or "").strip().splitlines()[0] for name, make in RECIPES.items()}
+    kind: Any = tyro.extras.subcommand_type_from_defaults(defaults, about)
+    launch = tyro.cli(kind, prog=f"sweeps {verb}", args=words, description=VERBS[verb])
+    places = ("spanish", "african")
+    absolute = {n: getattr(launch.experiment, n).expanduser().resolve() for n in places if getattr(launch.experiment, n)}
+    return replace(launch, experiment=replace(launch.experiment, **absolute))
+
+
+def _run(words: list[str], *, verb: str, until: Any) -> int:
+    launch = _launch(words, verb)
+    from sweeps.experiment import StageFailed, run
+    from sweeps.paths import RunPaths
+    from sweeps.progress import for_this_terminal
+
+    paths = RunPaths(launch.folder)
+    try:
+        failed = run(
+            launch.experiment, paths, options=launch.cluster, progress=for_this_terminal(), until=until
+        )
+    except StageFailed as error:
+        print(f"sweeps: {error}\nThe same command tries again what failed.", file=sys.stderr)
+        return 1
+    from sweeps.terminal import print_outcome
+
+    print_outcome(paths, until)
+    for attempt in failed:
+        print(f"sweeps: {attempt.label} failed: {attempt.error_type}: {attempt.error_message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _plan(words: list[str]) -> int:
+    launch = _launch(words, "plan")
+    from sweeps.terminal import print_plan
+
+    print_plan(launch.experiment, launch.folder)
+    return 0
+
+
+def _status(words: list[str]) -> int:
+    from sweeps.terminal import print_status
+
+    print_status(_existing(tyro.cli(ForRun, prog="sweeps status", args=words).run))
+    return 0
+
+
+def _report(words: list[str]) -> int:
+    from sweeps.report import write_report
+
+    print(write_report(_existing(tyro.cli(ForRun, prog="sweeps report", args=words).run)))
+    return 0
+
+
+def _export(words: list[str]) -> int:
+    from sweeps.tables import export
+
+    wanted = tyro.cli(Export, prog="sweeps export", args=words)
+    for file in export(_existing(wanted.run), wanted.to, wanted.format):
+        print(file)
+    return 0
+
+
+def _existing(folder: Path) -> Any:
+    from fulora.errors import fault
+    from sweeps.paths import RunPaths
+
+    paths = RunPaths(folder.expanduser().resolve())
+    if not paths.plan.is_file():
+        raise InputError(fault("run", str(folder), "is no run: it has no plan.json", "Name the folder given as --out."))
+    return paths
+
+
+def _stage(verb: str, until: str) -> Callable[[list[str]], int]:
+    return lambda words: _run(words, verb=verb, until=until)
+
+
+_VERBS: dict[str, Callable[[list[str]], int]] = {
+    "run": _stage("run", "report"),
+    "lora": _stage("lora", "lora"),
+    "sample": _stage("sample", "sample"),
+    "grid": _stage("grid", "grid"),
+    "plan": _plan,
+    "status": _status,
+    "report": _report,
+    "export": _export,
+}

@@ -1,0 +1,296 @@
+"""What a run is: the stages in order, on one page.
+
+In: an `Experiment`, a folder, a place to run. Out: the folder filled as DESIGN of the README says; a second call does
+only what is missing. Every stage hands over files, so it can be read, tested and repeated by itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal
+
+from fulora.data.records import ImageRecord
+from fulora.diffusion.base import check_base, fingerprint
+from fulora.errors import InputError, fault, raise_if_any
+from fulora.recipes import Experiment
+from sweeps import classifier_grid, lora_sweep, results, synthesis
+from sweeps.catalog import build_catalog, read_synthetic
+from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.paths import RunPaths, check_writable, write_json
+from sweeps.progress import Progress, shown
+from sweeps.provenance import provenance
+from sweeps.tables import read_rows, write_table, write_trials
+from sweeps.trials import Attempt, Trial, data_hash, missing, plain, read_attempts
+from sweeps.tuning import Work, run_trials
+
+StageName = Literal["sources", "lora", "sample", "grid", "report"]
+STAGES: tuple[StageName, ...] = ("sources", "lora", "sample", "grid", "report")
+
+
+class StageFailed(RuntimeError):
+    """A stage could not give the next one what it needs; what is done stays done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every trial and image a run consists of."""
+
+    judge: Trial
+    lora: list[Trial]
+    images: list[synthesis.ImageSet]
+    grid: list[Trial]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, in the order of the stages."""
+        return [self.judge, *self.lora, *self.grid]
+
+    @property
+    def chosen(self) -> synthesis.ImageSet:
+        """The images classifiers train on."""
+        return next(s for s in self.images if s.chosen)
+
+
+def make_plan(experiment: Experiment, records: Sequence[ImageRecord] | None) -> Plan:
+    """Return the plan; `records` None plans without having read any data (trial ids then still lack the data's hash)."""
+    lora = lora_sweep.rank_trials(experiment, records)
+    base_id = f"{fingerprint(experiment.base)}-{experiment.lora.resolution_px}"
+    images = synthesis.image_sets(experiment, lora, base_id)
+    chosen = next(s for s in images if s.chosen)
+    grid = classifier_grid.grid_trials(experiment, records, chosen)
+    return Plan(lora_sweep.judge_trial(experiment, records), lora, images, grid)
+
+
+def check(experiment: Experiment, paths: RunPaths) -> None:
+    """Raise InputError for everything that can be known to be wrong before any work."""
+    raise_if_any(experiment.faults())
+    check_base(experiment.base)
+    _check_owner(experiment, paths)
+    check_writable(paths.root)
+
+
+def _check_owner(experiment: Experiment, paths: RunPaths) -> None:
+    out = str(paths.root)
+    if paths.plan.is_file():
+        try:
+            owner = json.loads(paths.plan.read_text())["recipe"]
+        except (ValueError, KeyError) as error:
+            raise InputError(fault("out", out, "has a plan.json that is not ours", "Give --out another folder.")) from error
+        if owner != experiment.recipe:
+            rule = f"belongs to recipe {owner!r}, not {experiment.recipe!r}"
+            raise InputError(fault("out", out, rule, "Give --out another folder."))
+    elif paths.root.is_dir() and any(f for f in paths.root.iterdir() if not f.name.startswith(".")):
+        if not paths.phantoms.is_dir() and not paths.catalog.is_file():
+            raise InputError(fault("out", out, "is not empty and holds no run", "Give --out a new or empty folder."))
+    elif paths.root.exists() and not paths.root.is_dir():
+        raise InputError(fault("out", out, "is a file", "Give --out a folder."))
+
+
+@contextmanager
+def _locked(paths: RunPaths) -> Iterator[None]:
+    """Hold the run's lock; the kernel frees it however the process ends."""
+    with paths.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                fault("out", str(paths.root), "is being written by another run", "Wait for it, or give another --out.")
+            ) from error
+        yield
+
+
+@dataclass(slots=True)
+class Record:
+    """What ran where and for how long, and what a reader of the tables must know."""
+
+    paths: RunPaths
+    progress: Progress
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, str]] = field(default_factory=list)
+
+    def note(self, stage: str, texts: Sequence[str]) -> None:
+        """Keep notes, each once, and show them."""
+        for text in texts:
+            row = {"stage": stage, "note": text}
+            if row not in self.notes:
+                self.notes.append(row)
+                self.progress.say(f"note: {text}")
+
+    @contextmanager
+    def stage(self, name: str, where: str) -> Iterator[dict[str, Any]]:
+        """Time a stage and keep its row; a stage that had nothing to do keeps the row of the run that did it."""
+        began = time.perf_counter()
+        row = {"stage": name, "where": where, "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        row |= {"num_done": 0, "num_reused": 0}
+        yield row
+        row["seconds"] = round(time.perf_counter() - began, 2)
+        before = {r["stage"]: r for r in self._before()}
+        kept = before.get(name) if not row["num_done"] and name in before else row
+        self.stages.append(kept or row)
+        self.save()
+
+    def _before(self) -> list[dict[str, Any]]:
+        file = self.paths.table("stages")
+        return read_rows(file, "stages") if file.is_file() else []
+
+    def save(self) -> None:
+        """Write both tables."""
+        names = {row["stage"] for row in self.stages}
+        rows = [*self.stages, *(r for r in self._before() if r["stage"] not in names)]
+        order = {name: index for index, name in enumerate(STAGES)}
+        write_table(self.paths.table("stages"), "stages", sorted(rows, key=lambda r: order.get(r["stage"], 9)))
+        write_table(self.paths.table("notes"), "notes", self.notes)
+
+
+def run(
+    experiment: Experiment,
+    paths: RunPaths,
+    *,
+    options: ClusterOptions,
+    progress: Progress,
+    until: StageName = "report",
+) -> list[Attempt]:
+    """Do what is missing of an experiment, up to a stage, and return the attempts that failed in this call.
+
+    Raises InputError before any work for input that cannot be used; StageFailed where a stage has nothing to go on with.
+    """
+    raise_if_any(options.faults())
+    check(experiment, paths)
+    with _locked(paths):
+        record = Record(paths, progress)
+        with record.stage("sources", "driver") as row:
+            records, notes = build_catalog(experiment, paths, progress)
+            row["num_done"] = len(records)
+        plan = make_plan(experiment, records)
+        _save_plan(experiment, plan, records, paths)
+        record.note("sources", notes)
+        record.note("lora", lora_sweep.lora_images(experiment, records)[1])
+        if until == "sources":
+            return []
+        failed: list[Attempt] = []
+        try:
+            with connected(options) as cluster:
+                progress.say(f"running on {cluster}")
+                for stage in STAGES[1 : STAGES.index(until) + 1]:
+                    failed += _DO[stage](experiment, plan, records, record, cluster)
+        finally:
+            write_trials(paths.trials, read_attempts(paths))
+        return failed
+
+
+def _do_lora(
+    experiment: Experiment, plan: Plan, records: list[ImageRecord], record: Record, cluster: Cluster
+) -> list[Attempt]:
+    work: dict[str, Work] = {
+        "lora": partial(lora_sweep.train_rank, experiment=experiment),
+        "judge": partial(lora_sweep.train_judge_trial, experiment=experiment),
+    }
+    paths, trials = record.paths, [*plan.lora, plan.judge]
+    in_place = {t.trial_id for t in lora_sweep.in_place(paths, trials)}
+    todo = sorted((t for t in trials if t.trial_id not in in_place), key=lambda t: -t.cost)
+    failed = _run_trials("lora", todo, len(in_place), work, record, cluster)
+    if failed:
+        raise StageFailed(_reasons("the rank sweep is incomplete", failed))
+    return []
+
+
+def _do_sample(
+    experiment: Experiment, plan: Plan, records: list[ImageRecord], record: Record, cluster: Cluster
+) -> list[Attempt]:
+    paths = record.paths
+    todo = synthesis.missing_shards(plan.images, paths)
+    total, whole = sum(todo.values()), sum(len(rows) for s in plan.images for _, rows in s.shards())
+    with record.stage("sample", str(cluster)) as row, shown(record.progress, "sample", total, "images"):
+        row["num_reused"] = whole - total
+        row["num_done"] = synthesis.sample_shards(
+            experiment, plan.images, paths=paths, cluster=cluster, progress=record.progress
+        )
+        for which in plan.images:
+            synthesis.assemble(which, paths)
+    results.write_rank_table(experiment, plan.lora, plan.judge, plan.images, paths)
+    return []
+
+
+def _do_grid(
+    experiment: Experiment, plan: Plan, records: list[ImageRecord], record: Record, cluster: Cluster
+) -> list[Attempt]:
+    paths = record.paths
+    both = [*records, *read_synthetic(paths)]
+    classifier_grid.write_pixel_stores(experiment, both, paths)
+    for regime in dict.fromkeys((*experiment.grid.regimes, *experiment.grid.table2_regimes)):
+        record.note("grid", classifier_grid.training_set(experiment, regime, both).notes)
+    work: dict[str, Work] = {"grid": partial(classifier_grid.train_cell, experiment=experiment)}
+    todo = [
+        *missing(plan.grid, paths),
+        *(t for t in plan.grid if t not in missing(plan.grid, paths) and not paths.prediction(t.trial_id).is_file()),
+    ]
+    failed = _run_trials("grid", todo, len(plan.grid) - len(todo), work, record, cluster)
+    if not classifier_grid.gather_predictions(plan.grid, paths):
+        raise StageFailed(_reasons("no classifier was trained", failed))
+    results.write_score_tables(experiment, plan.grid, paths)
+    return failed
+
+
+def _do_report(
+    experiment: Experiment, plan: Plan, records: list[ImageRecord], record: Record, cluster: Cluster
+) -> list[Attempt]:
+    from sweeps.report import write_report
+
+    with record.stage("report", "driver") as row:
+        notes = results.write_embedding(experiment, [*records, *read_synthetic(record.paths)], record.paths)
+        record.note("report", notes)
+        row["num_done"] = 1
+    write_trials(record.paths.trials, read_attempts(record.paths))
+    record.progress.say("writing the report")
+    write_report(record.paths)
+    shutil.rmtree(record.paths.tune, ignore_errors=True)
+    return []
+
+
+_DO: dict[str, Callable[[Experiment, Plan, list[ImageRecord], Record, Cluster], list[Attempt]]] = {
+    "lora": _do_lora,
+    "sample": _do_sample,
+    "grid": _do_grid,
+    "report": _do_report,
+}
+
+
+def _run_trials(
+    stage: str, todo: list[Trial], num_reused: int, work: Mapping[str, Work], record: Record, cluster: Cluster
+) -> list[Attempt]:
+    """Run a stage's missing trials and return the attempts that failed."""
+    with record.stage(stage, str(cluster)) as row, shown(record.progress, stage, len(todo), "trials"):
+        attempts = run_trials(todo, work, paths=record.paths, cluster=cluster, progress=record.progress)
+        failed = [a for a in attempts if a.status != "SUCCEEDED"]
+        row |= {"num_done": len(attempts) - len(failed), "num_reused": num_reused}
+    return failed
+
+
+def _reasons(what: str, failed: Sequence[Attempt]) -> str:
+    return "\n".join([f"{what}:", *(f"  {a.label}: {a.error_type}: {a.error_message}" for a in failed)])
+
+
+def _save_plan(experiment: Experiment, plan: Plan, records: Sequence[ImageRecord], paths: RunPaths) -> None:
+    write_json(
+        paths.plan,
+        {
+            "recipe": experiment.recipe,
+            "seed": experiment.seed,
+            "data_hash": data_hash(records),
+            "experiment": plain(experiment),
+            "trials": [{"trial_id": t.trial_id, "stage": t.stage, "label": t.label, "config": plain(t.config)} for t in plan.trials],
+            "images": [
+                {"label": s.label, "chosen": s.chosen, "num_images": sum(len(rows) for _, rows in s.shards())}
+                for s in plan.images
+            ],
+            "provenance": provenance(),
+        },
+    )

@@ -1,0 +1,186 @@
+"""The LoRA rank sweep: one fine-tuning per rank as parallel trials, and the judge beside them.
+
+In: the catalog. Out: adapters/rank-NNN with loss.parquet, judge/. The work itself is `fulora.diffusion.finetune`
+and `fulora.evaluate.judge`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fulora.data.phantoms import spanish_like
+from fulora.data.pixels import decode_square
+from fulora.data.records import ImageRecord
+from fulora.data.regimes import select_lora_images
+from fulora.diffusion.base import fingerprint
+from fulora.evaluate.judge import as_rgb
+from fulora.planes import PLANES, plane_from_label
+from fulora.recipes import Experiment
+from fulora.seeds import derive_seed, numpy_rng
+from sweeps.catalog import read_catalog
+from sweeps.paths import RunPaths, write_json, written
+from sweeps.tables import write_table
+from sweeps.trials import Trial, data_hash, latest_success, plain
+from sweeps.tuning import Report
+
+UNKNOWN_DATA = "unread"
+"""Stands for the data's hash in a plan made without reading data."""
+
+
+def lora_images(experiment: Experiment, records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], list[str]]:
+    """Return the images LoRA learns from, and a note per plane that has too few."""
+    return select_lora_images(records, per_plane=experiment.lora.images_per_plane, seed=experiment.seed)
+
+
+def rank_trials(experiment: Experiment, records: Sequence[ImageRecord] | None) -> list[Trial]:
+    """Return one trial per rank; `records` None plans without data."""
+    data = UNKNOWN_DATA if records is None else data_hash(lora_images(experiment, records)[0])
+    return [
+        Trial(
+            stage="lora",
+            label=f"rank {config.rank}",
+            config={
+                "base": experiment.base, **plain(config),
+                "alpha": config.alpha or float(config.rank), "images_per_plane": experiment.lora.images_per_plane,
+            },
+            inputs={"data": data, "base": fingerprint(experiment.base)},
+            seed=derive_seed(experiment.seed, "lora", config.rank),
+            cost=config.rank,
+        )
+        for config in experiment.lora.trials()
+    ]  # fmt: skip
+
+
+def judge_trial(experiment: Experiment, records: Sequence[ImageRecord] | None) -> Trial:
+    """Return the judge's trial: fresh phantoms where the run is on phantoms, else the Spanish images LoRA does not see."""
+    if experiment.spanish is None:
+        data = "phantoms"
+    elif records is None:
+        data = UNKNOWN_DATA
+    else:
+        data = data_hash(_judge_records(experiment, records))
+    return Trial(
+        stage="judge",
+        label="judge",
+        config=plain(experiment.judge),
+        inputs={"data": data},
+        seed=derive_seed(experiment.seed, "judge"),
+        cost=0,
+    )
+
+
+def in_place(paths: RunPaths, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials whose adapter or judge is there, succeeded, and is the one this experiment asks for."""
+    done = latest_success(paths)
+    folder = {t.trial_id: paths.judge if t.stage == "judge" else paths.adapter(t.config["rank"]) for t in trials}
+    return [t for t in trials if t.trial_id in done and _trial_of(folder[t.trial_id]) == t.trial_id]
+
+
+def _trial_of(folder: Path) -> str | None:
+    file = folder / "trial.json"
+    return json.loads(file.read_text())["trial_id"] if file.is_file() else None
+
+
+def train_rank(trial: Trial, paths: RunPaths, report: Report, experiment: Experiment) -> dict[str, Any]:
+    """Fine-tune one rank and put its folder in place; return its metrics."""
+    from fulora.diffusion.finetune import finetune
+
+    config = next(c for c in experiment.lora.trials() if c.rank == trial.config["rank"])
+    images, _ = lora_images(experiment, read_catalog(paths))
+    pixels = decode_square([r.path for r in images], resolution_px=config.resolution_px, workers=2)
+
+    def on_log(row: dict) -> None:
+        note = f"loss {row['loss']:.3f}, {row['steps_per_second']:.1f} steps/s"
+        report({"fraction": row["step"] / config.num_steps, "note": note, "step": row["step"], "loss": row["loss"]})
+
+    with written(paths.adapter(config.rank)) as beside:
+        result = finetune(
+            base=experiment.base,
+            pixels=pixels,
+            captions=[plane_from_label(r.plane).prompt for r in images],
+            config=config,
+            seed=trial.seed,
+            out=beside,
+            on_log=on_log,
+        )
+        write_table(beside / "loss.parquet", "loss", result.losses)
+        write_json(beside / "trial.json", {"trial_id": trial.trial_id, "label": trial.label, "config": trial.config})
+        shutil.rmtree(paths.adapter(config.rank), ignore_errors=True)  # of another configuration, or a failed attempt
+    return {
+        "final_loss": result.losses[-1]["loss"],
+        "steps_per_second": result.steps_per_second,
+        "num_trainable": result.num_trainable,
+        "adapter_sha256": result.adapter_sha256,
+        "base_name": result.base_name,
+        "num_images": len(images),
+        "device": result.device,
+        "peak_memory_bytes": result.peak_memory_bytes,
+    }
+
+
+def _judge_records(experiment: Experiment, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Return the Spanish training images the judge may see: not LoRA's own, unless nearly all are."""
+    spanish = [r for r in records if r.source == "spanish" and r.split == "train"]
+    seen = {r.image_id for r in lora_images(experiment, records)[0]}
+    unseen = [r for r in spanish if r.image_id not in seen]
+    return unseen if len(unseen) >= 10 * len(PLANES) else spanish
+
+
+def judge_images(
+    experiment: Experiment, records: Sequence[ImageRecord], seed: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], str]:
+    """Return (images, planes) to train on, (images, planes) of other patients, and what they are in words."""
+    config = experiment.judge
+    if experiment.spanish is None:
+        size = config.resolution_px
+        training = spanish_like(config.num_images, seed=derive_seed(seed, "training"), resolution_px=size)
+        heldout = spanish_like(config.num_heldout, seed=derive_seed(seed, "heldout"), resolution_px=size)
+        return (
+            (as_rgb(training.images), training.planes), (as_rgb(heldout.images), heldout.planes),
+            "fresh Spanish-like phantoms",
+        )  # fmt: skip
+    chosen = sorted(_judge_records(experiment, records), key=lambda r: r.image_id)
+    order = numpy_rng(seed, "judge", "images").permutation(len(chosen))[: config.num_images]
+    chosen = [chosen[i] for i in sorted(order)]
+    images = decode_square([r.path for r in chosen], resolution_px=config.resolution_px, workers=2)
+    planes = np.array([plane_from_label(r.plane).index for r in chosen])
+    patients = np.array([r.patient_id for r in chosen])
+    unique = numpy_rng(seed, "judge", "patients").permutation(np.unique(patients))
+    is_heldout = np.isin(patients, unique[: max(1, len(unique) // 5)])
+    seen = {r.image_id for r in lora_images(experiment, records)[0]}
+    overlap = sum(r.image_id in seen for r in chosen)
+    words = "Spanish images" + (f", {overlap} of them LoRA's own" if overlap else " LoRA has not seen")
+    return (images[~is_heldout], planes[~is_heldout]), (images[is_heldout], planes[is_heldout]), words
+
+
+def train_judge_trial(trial: Trial, paths: RunPaths, report: Report, experiment: Experiment) -> dict[str, Any]:
+    """Train the judge and put it in place; return its metrics."""
+    from fulora.evaluate.judge import save_judge, train_judge
+
+    training, heldout, words = judge_images(experiment, read_catalog(paths), trial.seed)
+
+    def on_epoch(row: dict) -> None:
+        note = f"{row['accuracy']:.1f} % right"
+        report({"fraction": row["epoch"] / experiment.judge.epochs, "note": note})
+
+    judge = train_judge(
+        *training, config=experiment.judge, seed=trial.seed, heldout=heldout, what=words, on_epoch=on_epoch
+    )
+    with written(paths.judge) as beside:
+        save_judge(judge, beside)
+        write_json(beside / "trial.json", {"trial_id": trial.trial_id, "label": trial.label, "config": trial.config})
+        shutil.rmtree(paths.judge, ignore_errors=True)
+    return {
+        "heldout_accuracy": judge.heldout_accuracy,
+        "num_images": judge.num_images,
+        "num_heldout": judge.num_heldout,
+        "judge": judge.name,
+        "trusted": judge.trusted,
+    }
+

@@ -1,0 +1,145 @@
+"""What the verbs print on standard output: tables that fit 80 columns.
+
+In: a run's files, or a plan. Out: text.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fulora.errors import InputError, raise_if_any
+from fulora.recipes import Experiment
+from sweeps.paths import RunPaths
+from sweeps.tables import METRICS, read_rows
+from sweeps.trials import latest_success, read_attempts
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _grid(title: str, columns: list[str], numbers_from: int) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index >= numbers_from else "left", no_wrap=True)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.2f}"
+
+
+def print_outcome(paths: RunPaths, until: str) -> None:
+    """Print what a run has come to: ranks after sampling, Table 1 after the grid, the report's path at the end."""
+    console = _console()
+    if until in ("sample", "grid", "report") and paths.table("ranks").is_file():
+        _print_ranks(paths, console)
+    if until in ("grid", "report"):
+        _print_scores(paths, console)
+    console.print(f"\nrun: {paths.root}", soft_wrap=True)
+    if until == "report":
+        console.print(f"report: {paths.report}", soft_wrap=True)
+
+
+def _print_ranks(paths: RunPaths, console: Console) -> None:
+    rows = read_rows(paths.table("ranks"), "ranks")
+    table = _grid("Synthetic images recognised as the plane asked for (%)", ["rank", "adapter", "base", "loss", "s"], 0)
+    for row in rows:
+        mark = "*" if row["chosen"] else ""
+        table.add_row(
+            f"{mark}{row['rank']}", _number(row["recognised"]), _number(row["recognised_base"]),
+            f"{row['final_loss']:.4f}", f"{row['seconds']:.0f}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"judge: {rows[0]['judge']}, {rows[0]['judge_accuracy']:.1f} % on held-out images", style="dim")
+    console.print("* sampled for training\n", style="dim")
+
+
+def _print_scores(paths: RunPaths, console: Console) -> None:
+    rows = read_rows(paths.table("table1"), "table1")
+    names = ["data", "model", "#ES", "#syn", "#pat", "ACC", "95 %", "Rec", "Pre", "F1", "AUC"]
+    table = _grid("Table 1: zero-shot on the African test images (%)", names, 2)
+    for row in rows:
+        counts = [str(row[n]) if row[n] is not None else "-" for n in ("num_es", "num_synthetic", "num_patients")]
+        low, high = row["accuracy_low"], row["accuracy_high"]
+        interval = "-" if low is None else f"{low:.0f}-{high:.0f}"
+        accuracy, *others = (_number(row[name]) for name in METRICS)
+        table.add_row(row["regime"], row["model"], *counts, accuracy, interval, *others)
+    console.print(table)
+    weights = sorted({str(r["weights"]) for r in rows if r["weights"]})
+    num_test = sorted({r["num_test"] for r in rows if r["num_test"]})
+    tested = ", ".join(map(str, num_test)) or "no"
+    console.print(f"{tested} test images; weights: {'; '.join(weights)}", style="dim", soft_wrap=True)
+
+
+def print_plan(experiment: Experiment, folder: Path) -> None:
+    """Print every trial and image set of an experiment, and which are done in the folder; starts nothing.
+
+    Trial ids need the data's hash: without data (or phantoms already made) they are left out.
+    """
+    from dataclasses import replace
+
+    from fulora.data.sources import read_source
+    from fulora.diffusion.base import check_base
+    from sweeps.catalog import read_catalog
+    from sweeps.experiment import make_plan
+
+    raise_if_any(replace(experiment, data_required=False).faults())
+    check_base(experiment.base)
+    paths, records = RunPaths(folder), None
+    if experiment.spanish is not None and experiment.african is not None:
+        records = [*read_source(experiment.spanish, source="spanish"), *read_source(experiment.african, source="african")]
+    elif paths.catalog.is_file():
+        records = read_catalog(paths)
+    plan, done = make_plan(experiment, records), latest_success(paths)
+    console = _console()
+    console.print(f"recipe {experiment.recipe}, seed {experiment.seed}, base {experiment.base}", soft_wrap=True)
+    table = _grid("", ["stage", "trial", "id", "state"], 9)
+    for trial in plan.trials:
+        state = "done" if trial.trial_id in done else "to do"
+        table.add_row(trial.stage, trial.label, trial.trial_id if records is not None else "-", state)
+    for which in plan.images:
+        count = sum(len(rows) for _, rows in which.shards())
+        table.add_row("sample", f"{which.label}: {count} images", "-", "to train on" if which.chosen else "to compare")
+    console.print(table)
+    sampled = sum(len(rows) for s in plan.images for _, rows in s.shards())
+    summary = f"{len(plan.lora)} rank trials and a judge, {sampled} images, {len(plan.grid)} classifier trials"
+    console.print(f"\n{summary}", soft_wrap=True)
+    if records is None:
+        console.print("no data was read: ids need the images (give --spanish and --african, or run the demo first)")
+
+
+def print_status(paths: RunPaths) -> None:
+    """Print, per stage, how many trials of the plan are done, failed and missing, and the last failures."""
+    plan, attempts, done = json.loads(paths.plan.read_text()), read_attempts(paths), latest_success(paths)
+    console = _console()
+    console.print(f"{paths.root}: recipe {plan['recipe']}, seed {plan['seed']}", soft_wrap=True)
+    table = _grid("", ["stage", "planned", "done", "failed", "cancelled", "missing"], 1)
+    latest = {a.trial_id: a for a in attempts}
+    for stage in ("judge", "lora", "grid"):
+        ids = [t["trial_id"] for t in plan["trials"] if t["stage"] == stage]
+        states = [latest[i].status if i in latest and i not in done else None for i in ids]
+        finished = sum(i in done for i in ids)
+        table.add_row(
+            stage, *map(str, (len(ids), finished, states.count("FAILED"), states.count("CANCELLED"), len(ids) - finished))
+        )
+    planned = sum(s["num_images"] for s in plan["images"])
+    sampled = 0
+    for which in plan["images"]:
+        file = (paths.synthetic if which["chosen"] else paths.images(which["label"])) / "metadata.parquet"
+        try:
+            sampled += len(read_rows(file, "metadata"))
+        except InputError:
+            continue
+    table.add_row("images", str(planned), str(sampled), "-", "-", str(planned - sampled))
+    console.print(table)
+    for trial in plan["trials"]:
+        last = latest.get(trial["trial_id"])
+        if last is not None and last.status == "FAILED" and trial["trial_id"] not in done:
+            console.print(f"{last.label}: {last.error_type}: {last.error_message}", soft_wrap=True)
+    if paths.report.is_file():
+        console.print(f"report: {paths.report}", soft_wrap=True)
