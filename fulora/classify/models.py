@@ -98,11 +98,12 @@ def _initialise_vit(model: nn.Module) -> None:
     """Draw timm's initial weights of a ViT, in place, in a second instead of four.
 
     timm cuts the normal distribution of standard deviation 0.02 at +-2, a hundred deviations, so a plain normal is the
-    same; position embedding and patch convolution are initialised by their constructors.
+    same; the patch convolution is initialised by its constructor.
     """
     from torch import nn
 
     nn.init.normal_(model.cls_token, std=1e-6)  # type: ignore[arg-type]
+    nn.init.normal_(model.pos_embed, std=0.02)  # type: ignore[arg-type]
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02)

@@ -54,6 +54,10 @@ class ClassifierConfig:
     """Folder of ImageNet weight files, tried before the hub."""
     pretrained: Pretrained = "auto"
     """Where starting weights come from: folder then hub then none, the hub alone, or none."""
+    refit_batchnorm: bool = False
+    """Whether BatchNorm's running statistics are taken afresh from the training set at the end (one forward pass).
+    They lag behind the weights where steps are few, at 100 steps and below by tens of points of accuracy.
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3. Deviates from the paper."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 autocast on a GPU that has it, else fp32. Weights are fp32."""
 
@@ -174,6 +178,8 @@ def train_classifier(
             "images_per_second": len(pixels) / seconds,
             "seconds": seconds,
         }
+        if config.refit_batchnorm and epoch == config.epochs:
+            _refit_batchnorm(model, pixels, config.batch_size, place)
         if validation is not None:
             guesses = predict(model, validation[0], batch_size=config.batch_size, device=str(place)).argmax(1)
             row["validation_accuracy"] = 100.0 * float((guesses == validation[1]).mean())
@@ -235,6 +241,27 @@ def _optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Optimi
     if config.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum, fused=True)
+
+
+def _refit_batchnorm(model: nn.Module, pixels: np.ndarray, batch_size: int, place: torch.device) -> None:
+    """Set every BatchNorm's running mean and variance to their average over the batches of the images, in place."""
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # None: a plain average of all batches
+    # Batches of mixed planes: the images may come sorted by plane.
+    order = np.random.default_rng(0).permutation(len(pixels))
+    with torch.no_grad():
+        for rows in split_batches(order, batch_size):
+            model(to_input(pixels[rows], model, place))
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
 
 
 def _image_faults(pixels: np.ndarray, labels: np.ndarray, resolution_px: int) -> list[str]:

@@ -36,7 +36,10 @@ class FeatureExtractor(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFeatures:
-    """The pooled features before the head of a timm model."""
+    """The pooled features before the head of a timm model that takes pixels in [-1, 1].
+
+    That holds for our classifiers and for torchvision's Inception weights, which come from TensorFlow's.
+    """
 
     model: nn.Module
     """A timm model (it has `forward_features` and `forward_head`)."""
@@ -44,8 +47,6 @@ class ModelFeatures:
     """What made the features."""
     resolution_px: int | None = None
     """Images are resized to this square; None takes them as they are."""
-    imagenet_pixels: bool = False
-    """Whether the model wants pixels in ImageNet's mean and deviation, else in [-1, 1]."""
     device: str = "cpu"
     """Where it runs."""
     batch_size: int = 64
@@ -69,16 +70,11 @@ class ModelFeatures:
         return np.concatenate(rows) if rows else np.zeros((0, int(width)), dtype=np.float32)
 
     def _prepared(self, batch: Tensor) -> Tensor:
-        import torch
         from torch.nn import functional
 
         if self.resolution_px is not None and batch.shape[-1] != self.resolution_px:
             size = (self.resolution_px, self.resolution_px)
             batch = functional.interpolate(batch, size=size, mode="bilinear", antialias=True, align_corners=False)
-        if self.imagenet_pixels:
-            mean = torch.tensor([0.485, 0.456, 0.406], device=batch.device).view(3, 1, 1)
-            deviation = torch.tensor([0.229, 0.224, 0.225], device=batch.device).view(3, 1, 1)
-            batch = ((batch + 1) / 2 - mean) / deviation
         return batch
 
 
@@ -110,7 +106,6 @@ def inception_features(weights: Path | None = None, *, device: str = "cpu") -> M
         model=model,
         name=f"Inception v3, 2048 features ({INCEPTION_TAG}, {origin})",
         resolution_px=INCEPTION_PX,
-        imagenet_pixels=True,
         device=device,
     )
 

@@ -1,0 +1,135 @@
+"""The five architectures build, run, and take weights of timm and of torchvision, and of nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from fulora.classify import weights as files
+from fulora.classify.models import MODELS, build_model, new_model
+from fulora.errors import InputError
+
+TORCHVISION = {
+    "DenseNet169": torchvision.models.densenet169,
+    "MobileNet v2": torchvision.models.mobilenet_v2,
+    "EfficientNet b0": torchvision.models.efficientnet_b0,
+    "ResNet18": torchvision.models.resnet18,
+    "ViT b16": torchvision.models.vit_b_16,
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    files._hub_answers.cache_clear()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_runs_at_64_px_with_five_outputs_and_is_seeded(name: str) -> None:
+    model = new_model(name, resolution_px=64, seed=3).eval()
+    with torch.inference_mode():
+        out = model(torch.zeros(2, 3, 64, 64))
+    assert out.shape == (2, 5) and out.isfinite().all()
+    again, other = (new_model(name, resolution_px=64, seed=seed).state_dict() for seed in (3, 4))
+    assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
+    assert any(not torch.equal(value, other[key]) for key, value in again.items())
+
+
+def test_building_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    new_model("MobileNet v2", resolution_px=64, seed=9)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_vit_starts_as_timm_starts_it() -> None:
+    import timm
+
+    ours = new_model("ViT b16", resolution_px=64, seed=0).state_dict()
+    theirs = timm.create_model("vit_base_patch16_224", num_classes=5, img_size=64).state_dict()
+    assert list(ours) == list(theirs)
+    for key, value in theirs.items():
+        if value.numel() > 10_000:
+            assert ours[key].std() == pytest.approx(float(value.std()), rel=0.03), key
+        elif value.numel() > 1:
+            assert ours[key].std() == pytest.approx(float(value.std()), rel=0.3, abs=1e-5), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_runs_at_512_px(name: str) -> None:
+    with torch.inference_mode():
+        assert new_model(name, resolution_px=512, seed=0).eval()(torch.zeros(1, 3, 512, 512)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_torchvision_file_gives_torchvision_features(name: str, tmp_path) -> None:
+    """The mapping of names is right if timm's model then computes what torchvision's does."""
+    torch.manual_seed(0)
+    theirs = TORCHVISION[name](weights=None).eval()
+    spec = MODELS[name]
+    torch.save(theirs.state_dict(), tmp_path / f"{spec.torchvision_stem}-0123abcd.pth")
+    resolution = 224 if name == "ViT b16" else 64
+    ours, label = build_model(name, weights=tmp_path, resolution_px=resolution, seed=0)
+    assert label == f"{spec.torchvision_stem}-0123abcd.pth (folder)"
+    for part in ("classifier", "fc", "heads"):
+        if hasattr(theirs, part):
+            setattr(theirs, part, torch.nn.Identity())
+    ours.reset_classifier(0)
+    image = torch.rand(2, 3, resolution, resolution, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.eval()(image), theirs(image), rtol=1e-3, atol=1e-4)
+
+
+def test_vit_weights_of_224_px_fit_other_sizes(tmp_path) -> None:
+    big = new_model("ViT b16", resolution_px=224, seed=1)
+    save_file(big.state_dict(), tmp_path / f"{MODELS['ViT b16'].tag}.safetensors")
+    small, label = build_model("ViT b16", weights=tmp_path, resolution_px=64, seed=2)
+    assert label == "vit_base_patch16_224.augreg_in1k (folder)"
+    assert small.pos_embed.shape == (1, 17, 768)
+    assert torch.equal(small.blocks[3].attn.qkv.weight, big.blocks[3].attn.qkv.weight)
+    assert not torch.equal(small.head.weight, big.head.weight)
+
+
+def test_file_of_another_architecture_is_named(tmp_path) -> None:
+    torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "resnet18-bad00bad.pth")
+    with pytest.raises(InputError, match=r"does not fit ResNet18.*layer1\.2\.conv1\.weight does not belong"):
+        build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
+    (tmp_path / "resnet18-bad00bad.pth").rename(tmp_path / "mobilenet_v2-bad00bad.pth")
+    with pytest.raises(InputError, match=r"conv_stem\.weight is missing"):
+        build_model("MobileNet v2", weights=tmp_path, resolution_px=64, seed=0)
+
+
+def test_files_that_are_not_weights(tmp_path) -> None:
+    bad = tmp_path / "resnet18.tv_in1k.safetensors"
+    bad.write_bytes(b"not weights")
+    with pytest.raises(InputError, match="cannot be read safely"):
+        build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
+    bad.unlink()
+    torch.save(np.zeros(3), tmp_path / "resnet18.pth")  # needs the unsafe loader
+    with pytest.raises(InputError, match="cannot be read safely"):
+        build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
+    torch.save({"epoch": 3}, tmp_path / "resnet18.pth")
+    with pytest.raises(InputError, match="no plain state dict"):
+        build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
+    torch.save({}, tmp_path / "resnet18-00.pth")
+    with pytest.raises(InputError, match="several files"):
+        build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
+    with pytest.raises(InputError, match="is no folder"):
+        build_model("ResNet18", weights=tmp_path / "absent", resolution_px=64, seed=0)
+
+
+def test_without_weights_it_says_from_scratch(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)[1] == "from scratch"
+    assert build_model("ResNet18", resolution_px=64, seed=0, pretrained="none")[1] == "from scratch"
+
+
+@pytest.mark.parametrize(("name", "resolution", "words"), [("ResNet19", 64, "'ViT b16'"), ("ViT b16", 70, "multiple")])
+def test_bad_model_or_resolution(name: str, resolution: int, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        new_model(name, resolution_px=resolution, seed=0)
