@@ -45,11 +45,11 @@ class Probe:
     beam_z: np.ndarray
     step_mm: float
     """Sample distance along a beam."""
-    axial: np.ndarray
+    axial: sparse.csr_matrix
     """Blur along depth, [depth, depth]."""
-    near: np.ndarray
+    near: sparse.csr_matrix
     """Blur across beams at the focus, [beam, beam]."""
-    far: np.ndarray
+    far: sparse.csr_matrix
     """Blur across beams farthest from the focus."""
     off_focus: np.ndarray
     """Share of `far` at each depth, [depth, 1]."""
@@ -94,11 +94,14 @@ def probe_of(machine: Machine) -> Probe:
     )
 
 
-def _blur(size: int, sigma: float) -> np.ndarray:
-    """Return a Gaussian blur as a matrix, cut at 3 sigma, that keeps the power of white noise (rows of unit norm)."""
+def _blur(size: int, sigma: float) -> sparse.csr_matrix:
+    """Return a Gaussian blur as a matrix, cut at 3 sigma, that keeps the power of white noise (rows of unit norm).
+
+    Sparse, so that it runs on one thread: dense products this small stall where BLAS threads wait for busy cores.
+    """
     offset = np.arange(size)[:, None] - np.arange(size)[None, :]
     kernel = np.exp(-0.5 * (offset / max(sigma, 0.3)) ** 2) * (np.abs(offset) <= max(3 * sigma, 1.0))
-    return (kernel / np.linalg.norm(kernel, axis=1, keepdims=True)).astype(np.float32)
+    return sparse.csr_matrix((kernel / np.linalg.norm(kernel, axis=1, keepdims=True)).astype(np.float32))
 
 
 def _scan_conversion(machine: Machine) -> sparse.csr_matrix:
@@ -164,8 +167,10 @@ def _received(
     """Return the power of one speckle pattern: complex scatter and mirror echoes, blurred, with noise."""
     parts = rng.standard_normal((2, *diffuse.shape), np.float32) * (math.sqrt(0.5) * diffuse)
     parts[0] += _COHERENT * specular
-    parts = probe.axial @ parts
-    parts = parts @ probe.near.T * (1 - probe.off_focus) + parts @ probe.far.T * probe.off_focus
+    parts = np.stack([probe.axial @ part for part in parts])
+    parts = np.stack(
+        [(probe.near @ part.T).T * (1 - probe.off_focus) + (probe.far @ part.T).T * probe.off_focus for part in parts]
+    )
     if machine.reverberation > 0:
         # Sound that bounces between probe and skin comes back late, as a weaker copy of the near field below it.
         shift = max(1, round(machine.reverberation_mm / probe.step_mm))
