@@ -1,0 +1,223 @@
+"""The report's figures, drawn once for a wide page and once for a narrow one.
+
+In: a run's rows. Out: matplotlib figures; `save` writes them to files, `embedded` gives them for the page.
+No pyplot: no global state, no display.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fulora.planes import TESTED_PLANES
+from sweeps.paths import written
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+
+INK, MUTED, LINE = "#1b2430", "#5b6675", "#d9dee6"
+HERE = "#1f5fa8"
+REGIME_COLOURS = {"ES": "#6b7280", "ES+DA": "#9a6b1f", "HB": "#1f5fa8", "HB+DA": "#7a3b9c"}
+RANK_COLOURS = ("#8fb8de", "#3f83c4", "#123f73", "#7a3b9c", "#b0507f")
+SOURCES = {
+    "spanish": ("Spanish", "#c9302c", "o"),
+    "synthetic": ("Synthetic", "#e3a008", "^"),
+    "african": ("African", "#2c8a4b", "s"),
+}
+"""Name, colour and marker by source. Colours: the paper's Fig. 3; markers, for who cannot tell red from green."""
+STAGE_COLOURS = {"judge": "#8a93a0", "lora": "#c9772c", "sample": "#2c8a4b", "grid": "#1f5fa8"}
+
+_STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.edgecolor": "#9aa3af", "axes.linewidth": 0.8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.labelcolor": INK, "text.color": INK,
+    "xtick.color": MUTED, "ytick.color": MUTED, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "legend.frameon": False, "svg.fonttype": "path", "svg.hashsalt": "fulora",
+    "pdf.fonttype": 42, "figure.facecolor": "white", "savefig.dpi": 160,
+}  # fmt: skip
+
+Draw = Callable[[bool], "Figure"]
+"""Draws a figure; True: for a narrow page."""
+
+
+def styled(draw: Draw, narrow: bool) -> Figure:
+    """Return the figure in the house's style."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        return draw(narrow)
+
+
+def embedded(draw: Draw, narrow: bool) -> bytes:
+    """Return the figure as SVG: sharp on paper and on every screen."""
+    return _content(styled(draw, narrow), "svg")
+
+
+def save(draw: Draw, folder: Path, name: str) -> None:
+    """Write the figure as PNG, SVG and PDF."""
+    figure = styled(draw, False)
+    for kind in ("png", "svg", "pdf"):
+        with written(folder / f"{name}.{kind}") as beside:
+            beside.write_bytes(_content(figure, kind))
+
+
+def _content(figure: Figure, kind: str) -> bytes:
+    import matplotlib
+
+    content = io.BytesIO()
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(content, format=kind, metadata=dates[kind])
+    return content.getvalue()
+
+
+def new(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, its parts laid out so that nothing overlaps."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def loss(losses: Mapping[int, Sequence[Row]]) -> Draw:
+    """Return the drawing of the training loss over steps, one curve per rank: as logged, and its running mean."""
+
+    def draw(narrow: bool) -> Figure:
+        figure = new(4.2, 3.0) if narrow else new(7.6, 3.4)
+        axes = figure.subplots()
+        for colour, (rank, rows) in zip(_cycle(RANK_COLOURS, len(losses)), sorted(losses.items())):
+            steps = np.array([r["step"] for r in rows])
+            values = np.array([r["loss"] for r in rows], dtype=float)
+            axes.plot(steps, values, color=colour, lw=0.8, alpha=0.4)
+            axes.plot(steps, _running_mean(values), color=colour, lw=2, label=f"rank {rank}")
+        axes.set(xlabel="step", ylabel="mean squared error of the noise")
+        axes.grid(axis="y", color=LINE, lw=0.6)
+        axes.margins(x=0.01)
+        axes.legend(ncols=3, loc="upper right")
+        return figure
+
+    return draw
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of the tenth of the points around each, at the ends of those there are."""
+    half = max(1, len(values) // 20)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _cycle(colours: Sequence[str], count: int) -> list[str]:
+    return [colours[i % len(colours)] for i in range(count)]
+
+
+def scores(rows: Sequence[Row], published: Mapping[tuple[str, str], Row]) -> Draw:
+    """Return the dot plot of Table 1: accuracy and F1 with 95 % intervals, the paper's values hollow beside them."""
+
+    def draw(narrow: bool) -> Figure:
+        count = len(rows)
+        figure = new(4.2, 0.5 * count + 2.2) if narrow else new(10.6, 0.235 * count + 1.5)
+        panels = figure.subplots(2, 1) if narrow else figure.subplots(1, 2, sharey=True)
+        for axes, (name, title) in zip(panels, (("accuracy", "Accuracy, %"), ("f1", "F1, %"))):
+            _dots(axes, rows, published, name)
+            axes.set_title(title)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=1 if narrow else 3)
+        return figure
+
+    return draw
+
+
+def _dots(axes: Axes, rows: Sequence[Row], published: Mapping[tuple[str, str], Row], name: str) -> None:
+    places: list[float] = []
+    place, before = 0.0, None
+    for row in rows:
+        place += 1.0 if row["regime"] == before or before is None else 1.7
+        before = row["regime"]
+        places.append(place)
+    named = set()
+    for y, row in zip(places, rows):
+        colour = REGIME_COLOURS.get(row["regime"], HERE)
+        value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+        if low is not None and high is not None:
+            label = None if "ci" in named else "95 % interval over test patients"
+            axes.plot([low, high], [y, y], color=colour, lw=2.2, alpha=0.45, solid_capstyle="round", label=label)
+            named.add("ci")
+        if value is not None:
+            label = None if "run" in named else "this run"
+            axes.plot(value, y, "o", color=colour, ms=5.5, label=label, zorder=3)
+            named.add("run")
+        if paper := published.get((row["regime"], row["model"])):
+            label = None if "paper" in named else "the paper, on its own data"
+            axes.plot(paper[name], y, "D", mfc="white", mec=MUTED, ms=4.6, mew=1.1, label=label, zorder=2)
+            named.add("paper")
+    for regime in dict.fromkeys(r["regime"] for r in rows):
+        mine = [(y, r[name]) for y, r in zip(places, rows) if r["regime"] == regime]
+        values = [v for _, v in mine if v is not None]
+        if len(values) > 1:
+            mean = float(np.mean(values))
+            colour = REGIME_COLOURS.get(regime, HERE)
+            axes.plot([mean, mean], [mine[0][0] - 0.45, mine[-1][0] + 0.45], color=colour, lw=1, ls=(0, (2, 2)), zorder=1)
+    axes.set_yticks(places, [f"{r['regime']}   {r['model']}" for r in rows])
+    axes.set_ylim(places[-1] + 0.8, places[0] - 0.8)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(axis="x", color=LINE, lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def tsne(rows: Sequence[Row]) -> Draw:
+    """Return the drawing of the embedding, one panel per tested plane. Axes have no unit: t-SNE keeps neighbours only."""
+
+    def draw(narrow: bool) -> Figure:
+        planes = [p.name for p in TESTED_PLANES if any(r["plane"] == p.name for r in rows)]
+        across = 2 if narrow else max(1, len(planes))
+        down = -(-len(planes) // across)
+        figure = new(4.2, 2.1 * down + 0.5) if narrow else new(10.6, 3.1)
+        panels = figure.subplots(down, across, squeeze=False).ravel()
+        for axes in panels[len(planes) :]:
+            axes.set_visible(False)
+        for axes, plane in zip(panels, planes):
+            for source, (label, colour, marker) in SOURCES.items():
+                mine = [r for r in rows if (r["plane"], r["source"]) == (plane, source)]
+                x, y = [r["x"] for r in mine], [r["y"] for r in mine]
+                size = 15 if narrow else 24
+                axes.scatter(x, y, s=size, c=colour, marker=marker, label=label, lw=0.4, edgecolors="white", alpha=0.92)
+            axes.set_title(plane)
+            axes.set(xticks=[], yticks=[])
+            for side in axes.spines.values():
+                side.set(visible=True, color=LINE)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        return figure
+
+    return draw
+
+
+def samples(sheet: Sequence[tuple[str, Sequence[bytes | None]]], columns: Sequence[str]) -> Draw:
+    """Return the sheet of example pictures (JPEG each, None where there is none): rows by set, columns by plane."""
+
+    def draw(narrow: bool) -> Figure:
+        from PIL import Image
+
+        figure = new(1.45 * len(columns) + 1.2, 1.45 * max(1, len(sheet)) + 0.3)
+        grid = figure.subplots(max(1, len(sheet)), len(columns), squeeze=False)
+        for panels, (title, pictures) in zip(grid, sheet):
+            for axes, picture in zip(panels, pictures):
+                axes.set(xticks=[], yticks=[])
+                for side in axes.spines.values():
+                    side.set_visible(False)
+                if picture is None:
+                    axes.text(0.5, 0.5, "none", ha="center", va="center", color=MUTED, transform=axes.transAxes)
+                else:
+                    axes.imshow(np.asarray(Image.open(io.BytesIO(picture))), interpolation="none")
+            panels[0].set_ylabel(title, rotation=0, ha="right", va="center", labelpad=8)
+        for axes, column in zip(grid[0], columns):
+            axes.set_title(column, loc="center", fontweight="normal")
+        return figure
+
+    return draw
