@@ -73,6 +73,8 @@ class Grid(ClassifierConfig):
     """Trainings per cell, each from its own seed."""
     num_validation: int = 0
     """Training images set aside and only watched, at most a fifth. Source: paper section 3 (200)."""
+    weights: Annotated[Path | None, tyro.conf.arg(aliases=["--weights"])] = None
+    """Folder of ImageNet weight files, tried before the hub. Neither: from scratch, and every row says so."""
     model: Annotated[str, tyro.conf.Suppress] = "ResNet18"
     augment: Annotated[bool, tyro.conf.Suppress] = False
 

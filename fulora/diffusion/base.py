@@ -96,6 +96,14 @@ def check_base(spec: str) -> None:
         raise InputError(fault("base", spec, "is neither a path that is there nor a hub id (owner/name)", REMEDY))
 
 
+def fingerprint(spec: str) -> str:
+    """Return a base's identity without loading it: the hash `load_base` reports, or the id itself for a hub model."""
+    path = _tiny_folder() if spec == TINY else Path(spec).expanduser()
+    if path.is_file():
+        return _hash_files([path])
+    return _hash_files(_weight_files(path)) if path.is_dir() else spec
+
+
 def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = None, allow_pickle: bool = False) -> Base:
     """Return the base of `spec` on a device, frozen; `dtype` None is float32.
 

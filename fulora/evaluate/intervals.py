@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fulora.evaluate.scores import METRICS, TESTED, present_planes, scores_from_confusion
+from fulora.evaluate.scores import METRICS, TESTED, present_planes, score, scores_from_confusion
 from fulora.planes import PLANES
 from fulora.seeds import numpy_rng
 
@@ -28,9 +28,46 @@ def patient_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return the percentile interval (low, high) in percent of each of METRICS, from resamples of patients.
 
-    A resample weights each patient by how often it was drawn; averages run over the planes of the full set, a plane
-    that a resample lacks counting 0 in recall, precision and F1 as in `scores_from_confusion`, and left out of its AUC.
+    `probabilities` is [N, 5], or [S, N, 5] for S trainings of one cell, whose scores are averaged within each resample.
     With one patient nothing is known of the spread: (nan, nan). The same seed gives the same interval.
+    """
+    trainings = np.asarray(probabilities, dtype=np.float64)
+    trainings = trainings[None] if trainings.ndim == 2 else trainings
+    resampled = [
+        resampled_scores(p, labels, patient_ids, num_resamples=num_resamples, seed=seed) for p in trainings
+    ]
+    tail = 100 * (1 - coverage) / 2
+    intervals: dict[str, tuple[float, float]] = {}
+    for name in METRICS:
+        values = np.mean([scores[name] for scores in resampled], axis=0)
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, [tail, 100 - tail]) if len(finite) else (np.nan, np.nan)
+        intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def mean_scores(
+    probabilities: np.ndarray, labels: np.ndarray, patient_ids: Sequence[str] | np.ndarray, *, seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """Return (value, low, high) in percent of each of METRICS, averaged over trainings; probabilities [S, N, 5]."""
+    values = [score(p, labels) for p in probabilities]
+    intervals = patient_intervals(probabilities, labels, patient_ids, seed=seed)
+    return {name: (float(np.mean([v[name] for v in values])), *intervals[name]) for name in METRICS}
+
+
+def resampled_scores(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    patient_ids: Sequence[str] | np.ndarray,
+    *,
+    num_resamples: int = 2000,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Return each of METRICS in percent for every resample of patients, float64 [num_resamples]; nan for one patient.
+
+    A resample weights each patient by how often it was drawn; averages run over the planes of the full set, a plane that
+    a resample lacks counting 0 in recall, precision and F1 as in `scores_from_confusion`, and left out of its AUC. The
+    same seed and patients give the same resamples, so that two classifiers can be compared resample by resample.
     """
     labels = np.asarray(labels, dtype=np.int64)
     probabilities = np.asarray(probabilities, dtype=np.float64)
@@ -40,7 +77,7 @@ def patient_intervals(
     patients, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
     num_patients, num = len(patients), len(PLANES)
     if num_patients < 2:
-        return dict.fromkeys(METRICS, (float("nan"), float("nan")))
+        return dict.fromkeys(METRICS, np.full(num_resamples, np.nan))
     rng = numpy_rng(seed, "intervals")
     draws = rng.integers(num_patients, size=(num_resamples, num_patients))
     flat = (draws + num_patients * np.arange(num_resamples)[:, None]).ravel()
@@ -51,14 +88,7 @@ def patient_intervals(
     matrices = (times.astype(np.float64) @ table).reshape(num_resamples, num, num)
     values = scores_from_confusion(matrices, planes=present_planes(matrices))
     values["auc"] = _weighted_auc(probabilities, labels, times[:, patient].astype(np.float64))
-
-    tail = 100 * (1 - coverage) / 2
-    intervals: dict[str, tuple[float, float]] = {}
-    for name in METRICS:
-        finite = values[name][np.isfinite(values[name])]
-        low, high = np.percentile(finite, [tail, 100 - tail]) if len(finite) else (np.nan, np.nan)
-        intervals[name] = (float(low), float(high))
-    return intervals
+    return values
 
 
 def _weighted_auc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -9,17 +9,24 @@ Generative Models", NeurIPS 2019 (there the classifier learns from generated ima
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fulora.classify.models import new_model
 from fulora.classify.training import ClassifierConfig, Labelled, predict, train_classifier
-from fulora.errors import fault
+from fulora.errors import InputError, fault
 
 if TYPE_CHECKING:
     from torch import nn
+
+ARCHITECTURE = "ResNet18"
+WEIGHTS_FILE = "model.safetensors"
+FACTS_FILE = "judge.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +80,7 @@ class Judge:
 def classifier_config(config: JudgeConfig) -> ClassifierConfig:
     """Return the training configuration of a judge: ResNet18 from scratch, so that it needs no files."""
     return ClassifierConfig(
-        model="ResNet18",
+        model=ARCHITECTURE,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
@@ -129,3 +136,27 @@ def recognised(judge: Judge, images: np.ndarray, labels: np.ndarray, *, device: 
 def as_rgb(images: np.ndarray) -> np.ndarray:
     """Return grey images [N, H, W] with three equal channels, colour images [N, H, W, 3] as they are."""
     return np.repeat(images[..., None], 3, axis=-1) if images.ndim == 3 else images
+
+
+def save_judge(judge: Judge, folder: Path) -> None:
+    """Write a judge to a folder: its weights as safetensors, the rest as JSON."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous().cpu() for k, v in judge.model.state_dict().items()}, folder / WEIGHTS_FILE)
+    facts = {f.name: getattr(judge, f.name) for f in fields(judge) if f.name != "model"}
+    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def load_judge(folder: Path) -> Judge:
+    """Return the judge of a folder. Raises InputError where there is none."""
+    from safetensors.torch import load_file
+
+    try:
+        facts = json.loads((folder / FACTS_FILE).read_text())
+        state = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError) as error:
+        raise InputError(fault("judge", str(folder), f"cannot be read ({error})", "Run the LoRA stage again.")) from error
+    model = new_model(ARCHITECTURE, resolution_px=64, seed=0)  # a ResNet's weights do not depend on the resolution
+    model.load_state_dict(state)
+    return Judge(model=model.eval(), **facts)
