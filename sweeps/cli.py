@@ -94,8 +94,8 @@ def _guarded(
         return 0
 
 
-def _launch(words: list[str], verb: str) -> Launch:
-    """Return what the command line asks for: the recipe's own values, changed by flags."""
+def parse_launch(words: list[str], verb: str) -> Launch:
+    """Return what the words after a verb ask for: the recipe's own values, changed by flags."""
     defaults = {name: Launch(experiment=make()) for name, make in RECIPES.items()}
     about = {name: (make.__doc__ or "").strip().splitlines()[0] for name, make in RECIPES.items()}
     kind: Any = tyro.extras.subcommand_type_from_defaults(defaults, about)
@@ -106,7 +106,7 @@ def _launch(words: list[str], verb: str) -> Launch:
 
 
 def _run(words: list[str], *, verb: str, until: Any) -> int:
-    launch = _launch(words, verb)
+    launch = parse_launch(words, verb)
     from sweeps.experiment import StageFailed, run
     from sweeps.paths import RunPaths
     from sweeps.progress import for_this_terminal
@@ -128,7 +128,7 @@ def _run(words: list[str], *, verb: str, until: Any) -> int:
 
 
 def _plan(words: list[str]) -> int:
-    launch = _launch(words, "plan")
+    launch = parse_launch(words, "plan")
     from sweeps.terminal import print_plan
 
     print_plan(launch.experiment, launch.folder)

@@ -23,6 +23,7 @@ _ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its own log files keep the rest
 }
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 """Images pass through files, not through Ray's store; its default of 30 % of memory would be held for nothing."""
@@ -67,22 +68,22 @@ class Cluster:
     gpus_per_trial: float
 
     @property
-    def cpus_per_trial(self) -> int:
-        """Cores one trial gets: with GPUs an equal share of them (at most 4), without GPUs one, so trials share the cores."""
-        if not self.num_gpus:
-            return 1
-        return max(1, min(4, int(self.num_cpus // self.slots_by_gpu)))
-
-    @property
-    def slots_by_gpu(self) -> int:
-        """Trials the GPUs hold at once."""
-        return int(self.num_gpus / self.gpus_per_trial + 1e-6)
-
-    @property
     def num_slots(self) -> int:
-        """Trials that run at once."""
-        by_cpu = self.num_cpus // self.cpus_per_trial
-        return max(1, min(by_cpu, self.slots_by_gpu) if self.num_gpus else by_cpu)
+        """Trials that run at once: as the GPUs hold, or without GPUs one per core."""
+        if self.num_gpus:
+            return max(1, int(self.num_gpus / self.gpus_per_trial + 1e-6))
+        return max(1, self.num_cpus)
+
+    @property
+    def cpus_per_trial(self) -> float:
+        """Cores one trial is promised: an equal share, at most 4; part of one where there are more GPUs than cores."""
+        share = self.num_cpus / self.num_slots
+        return float(min(4, int(share))) if share >= 1 else share
+
+    @property
+    def num_threads(self) -> int:
+        """Threads one trial computes with, so that no library uses a core that is another trial's."""
+        return max(1, int(self.cpus_per_trial))
 
     @property
     def trial_resources(self) -> dict[str, float]:
@@ -140,7 +141,7 @@ def connected(options: ClusterOptions) -> Iterator[Cluster]:
             num_nodes=sum(node["Alive"] for node in ray.nodes()),
             gpus_per_trial=options.gpus_per_trial,
         )
-        if cluster.num_gpus and cluster.slots_by_gpu < 1:
+        if 0 < cluster.num_gpus < cluster.gpus_per_trial:
             raise InputError(
                 fault("gpus_per_trial", options.gpus_per_trial, f"exceeds the {cluster.num_gpus:g} GPUs there are", "Lower it.")
             )

@@ -177,7 +177,7 @@ def sample_shards(
         .map_batches(
             SampleShards,
             batch_size=1,
-            fn_constructor_args=(str(paths.root.resolve()), experiment, list(sets), cluster.cpus_per_trial),
+            fn_constructor_args=(str(paths.root.resolve()), experiment, list(sets), cluster.num_threads),
             num_cpus=cluster.cpus_per_trial,
             **({"num_gpus": gpus} if gpus else {}),
             compute=ray.data.ActorPoolStrategy(size=slots),

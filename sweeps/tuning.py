@@ -134,7 +134,7 @@ def run_trials(
         return []
     numbers = [next_attempt(paths, trial.trial_id) for trial in trials]
     todo = list(trials)
-    threads = cluster.cpus_per_trial
+    threads = cluster.num_threads
 
     def trainable(config: dict) -> None:
         import torch

@@ -56,7 +56,12 @@ def change(
     patients = np.unique([row["patient_id"] for row in by_trial[used[0]]])
     # Each trial weighs so that models count alike whatever their number of seeds; the reference counts negatively.
     weights = np.array(
-        [s / len(trials[r, m]) / len(models) for r, s in ((regime, 1.0), (reference, -1.0)) for m in models for _ in trials[r, m]]
+        [
+            s / len(trials[r, m]) / len(models)
+            for r, s in ((regime, 1.0), (reference, -1.0))
+            for m in models
+            for _ in trials[r, m]
+        ]
     )
     counts = np.stack([_by_patient(by_trial[t], patients) for t in used], axis=1)
     whole = counts.sum(0)

@@ -1,6 +1,6 @@
 """The report's figures, drawn once for a wide page and once for a narrow one.
 
-In: a run's rows. Out: matplotlib figures; `save` writes them to files, `embedded` gives them for the page.
+In: a run's rows. Out: functions that draw a figure, and figures as SVG (sharp on every screen and on paper) and PNG.
 No pyplot: no global state, no display.
 """
 
@@ -34,47 +34,37 @@ SOURCES = {
 """Name, colour and marker by source. Colours: the paper's Fig. 3; markers, for who cannot tell red from green."""
 STAGE_COLOURS = {"judge": "#8a93a0", "lora": "#c9772c", "sample": "#2c8a4b", "grid": "#1f5fa8"}
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.edgecolor": "#9aa3af", "axes.linewidth": 0.8,
     "axes.spines.top": False, "axes.spines.right": False, "axes.labelcolor": INK, "text.color": INK,
     "xtick.color": MUTED, "ytick.color": MUTED, "axes.titlesize": 10, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "legend.frameon": False, "svg.fonttype": "path", "svg.hashsalt": "fulora",
-    "pdf.fonttype": 42, "figure.facecolor": "white", "savefig.dpi": 160,
+    "figure.facecolor": "white", "savefig.dpi": 160,
 }  # fmt: skip
 
 Draw = Callable[[bool], "Figure"]
 """Draws a figure; True: for a narrow page."""
 
 
-def styled(draw: Draw, narrow: bool) -> Figure:
-    """Return the figure in the house's style."""
+def rendered(draw: Draw, kinds: Sequence[str], *, narrow: bool = False) -> list[bytes]:
+    """Return the figure as files of these kinds, `svg` and `png`, in the house's style; equal input, equal bytes."""
     import matplotlib
 
+    files = []
     with matplotlib.rc_context(_STYLE):
-        return draw(narrow)
+        figure = draw(narrow)
+        for kind in kinds:
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else {})
+            figure.set_layout_engine("none")  # laid out once; a second time costs as much and changes nothing
+            files.append(content.getvalue())
+    return files
 
 
-def embedded(draw: Draw, narrow: bool) -> bytes:
-    """Return the figure as SVG: sharp on paper and on every screen."""
-    return _content(styled(draw, narrow), "svg")
-
-
-def save(draw: Draw, folder: Path, name: str) -> None:
-    """Write the figure as PNG, SVG and PDF."""
-    figure = styled(draw, False)
-    for kind in ("png", "svg", "pdf"):
-        with written(folder / f"{name}.{kind}") as beside:
-            beside.write_bytes(_content(figure, kind))
-
-
-def _content(figure: Figure, kind: str) -> bytes:
-    import matplotlib
-
-    content = io.BytesIO()
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(content, format=kind, metadata=dates[kind])
-    return content.getvalue()
+def save(path: Path, content: bytes) -> None:
+    """Write a figure's file, whole or not at all."""
+    with written(path) as beside:
+        beside.write_bytes(content)
 
 
 def new(width: float, height: float) -> Figure:
@@ -163,7 +153,9 @@ def _dots(axes: Axes, rows: Sequence[Row], published: Mapping[tuple[str, str], R
         if len(values) > 1:
             mean = float(np.mean(values))
             colour = REGIME_COLOURS.get(regime, HERE)
-            axes.plot([mean, mean], [mine[0][0] - 0.45, mine[-1][0] + 0.45], color=colour, lw=1, ls=(0, (2, 2)), zorder=1)
+            axes.plot(
+                [mean, mean], [mine[0][0] - 0.45, mine[-1][0] + 0.45], color=colour, lw=1, ls=(0, (2, 2)), zorder=1
+            )
     axes.set_yticks(places, [f"{r['regime']}   {r['model']}" for r in rows])
     axes.set_ylim(places[-1] + 0.8, places[0] - 0.8)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -172,7 +164,7 @@ def _dots(axes: Axes, rows: Sequence[Row], published: Mapping[tuple[str, str], R
 
 
 def tsne(rows: Sequence[Row]) -> Draw:
-    """Return the drawing of the embedding, one panel per tested plane. Axes have no unit: t-SNE keeps neighbours only."""
+    """Return the drawing of the embedding, one panel per tested plane. Its axes have no unit."""
 
     def draw(narrow: bool) -> Figure:
         planes = [p.name for p in TESTED_PLANES if any(r["plane"] == p.name for r in rows)]

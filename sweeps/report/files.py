@@ -59,9 +59,10 @@ class RunFiles:
 
     def on_phantoms(self, source: str) -> bool | None:
         """Return whether a source's images are phantoms; None where nothing tells."""
-        path = next((r["path"] for r in self.tables["catalog"] if r["source"] == source and r["path"]), None)
-        if path is not None:
-            return any((folder / RECORD_NAME).is_file() for folder in list(Path(path).parents)[:4])
+        path = next((r["path"] for r in self.tables["catalog"] if r["source"] == source and r["path"]), "/")
+        # A folder of phantoms may have been given as if it were real: the record beside the images counts first.
+        if any((folder / RECORD_NAME).is_file() for folder in list(Path(path).parents)[:4]):
+            return True
         return self.experiment[source] is None if source in self.experiment else None
 
     def folder(self, label: str) -> Path:

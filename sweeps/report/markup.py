@@ -20,6 +20,9 @@ class Html(str):
 Child = Any
 """`Html`, text, a number, None (left out), or an iterable of these."""
 
+Columns = Sequence[tuple[str, Literal["text", "number"]]]
+"""A table's columns: heading, and whether its cells are numbers, which stand right."""
+
 _VOID = frozenset({"img", "meta", "br", "source"})
 
 
@@ -58,7 +61,7 @@ def scrolling(label: str, *children: Child) -> Html:
 
 def grid(
     caption: str,
-    columns: Sequence[tuple[str, Literal["text", "number"]]],
+    columns: Columns,
     rows: Iterable[Sequence[Child]],
     *,
     note: Child = None,
@@ -70,12 +73,17 @@ def grid(
         tag(
             "tr",
             tag("th", row[0], scope="row", class_=kinds[0]),
-            [tag("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:])],
+            [tag("td", cell, class_=kind or _keep(cell)) for cell, kind in zip(row[1:], kinds[1:])],
         )
         for row in rows
     ]
     table = tag("table", tag("caption", caption, note), tag("thead", head), tag("tbody", body))
     return scrolling(caption, table)
+
+
+def _keep(cell: Child) -> str | None:
+    """Return the class that keeps a short text on one line; a long one, such as an error message, wraps."""
+    return "keep" if isinstance(cell, str) and len(cell) < 48 else None
 
 
 def absent(sentence: str) -> Html:

@@ -49,7 +49,8 @@ def overview(run: RunFiles) -> list[SheetRow]:
     rank = next((r["rank"] for r in synthetic), None)
     with_adapter = f"adapter, rank {rank}" if rank is not None else "adapter"
     rows = [
-        SheetRow(title=SAMPLER_NAMES.get(s, s), detail=with_adapter, cells=_generated(run, "synthetic", s)) for s in samplers
+        SheetRow(title=SAMPLER_NAMES.get(s, s), detail=with_adapter, cells=_generated(run, "synthetic", s))
+        for s in samplers
     ]
     base = f"{SAMPLER_NAMES.get(samplers[0], samplers[0])}, same prompts and seeds"
     rows.append(SheetRow(title="Base, no adapter", detail=base, cells=_generated(run, BASE_LABEL, samplers[0])))

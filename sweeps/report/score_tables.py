@@ -17,9 +17,11 @@ from sweeps.tables import METRICS
 _NAMES = {"accuracy": "Accuracy", "recall": "Recall", "precision": "Precision", "f1": "F1", "auc": "AUC"}
 
 AUC_NOTE = (
-    "The paper’s AUC columns are not comparable with ours and neither are some of them with each other: ours is one "
-    "against the rest from the scores; theirs is from hard labels, counts a prediction of Other as positive for every "
-    "plane, and in the values marked † fits no formula found (one would need a specificity above 100 %)."
+    "The paper’s AUC is not comparable with ours. Ours is one plane against the rest, from the scores; the paper’s "
+    "is from "
+    "hard labels and counts a prediction of Other as positive for every plane. The values marked † fit neither "
+    "formula (one "
+    "would need a specificity above 100 %). They stand here as printed and are no target."
 )
 
 
@@ -28,7 +30,9 @@ def table(run: RunFiles, name: str) -> Html:
     rows = run.tables[name]
     if not rows:
         return absent(run.absent(name))
-    published = {(str(r["regime"]), str(r["model"])): r for r in (published_table1() if name == "table1" else published_table2())}
+    published = {
+        (str(r["regime"]), str(r["model"])): r for r in (published_table1() if name == "table1" else published_table2())
+    }
     best = {metric: _best(r[metric] for r in rows) for metric in METRICS}
     papers = [published[r["regime"], r["model"]] for r in rows if (r["regime"], r["model"]) in published]
     best_paper = {metric: _best(float(p[metric]) for p in papers) for metric in METRICS}
@@ -53,10 +57,14 @@ def table(run: RunFiles, name: str) -> Html:
         "caption",
         tag("strong", f"{title}. "),
         f"Zero-shot classification of {' or '.join(map(str, sorted(num_test))) or 'the'} African"
-        f"{'-like' if run.on_phantoms('african') else ''} test images, percent; under each value its 95 % interval over "
+        f"{'-like' if run.on_phantoms('african') else ''} test images, percent; under each value its 95 % interval "
+        "over "
         f"patients{_seeds(seeds)}. Beside it the value the paper prints, on its own data. Bold: the best of a column.",
     )
-    return scrolling(f"{title}, scores here and in the paper", tag("table", caption, tag("thead", first, second), bodies, class_="scores", id=name))
+    return scrolling(
+        f"{title}, scores here and in the paper",
+        tag("table", caption, tag("thead", first, second), bodies, class_="scores", id=name),
+    )
 
 
 def _seeds(seeds: set[int]) -> str:
@@ -95,7 +103,9 @@ def _line(row: Row, paper, best: dict, best_paper: dict) -> Html:
         shown = number(value)
         inner = [tag("strong", shown) if shown == best[metric] else shown]
         if row[f"{metric}_low"] is not None:
-            inner.append(tag("span", f"{number(row[f'{metric}_low'], 1)}–{number(row[f'{metric}_high'], 1)}", class_="ci"))
+            inner.append(
+                tag("span", f"{number(row[f'{metric}_low'], 1)}–{number(row[f'{metric}_high'], 1)}", class_="ci")
+            )
         cells.append(tag("td", inner, class_="num start"))
         theirs = number(paper[metric]) if paper else "–"
         doubt = "†" if paper and metric == "auc" and paper["auc_doubt"] else None
@@ -119,7 +129,11 @@ def confusion(run: RunFiles) -> Html:
         counts[r["truth"], r["prediction"]] = counts.get((r["truth"], r["prediction"]), 0) + r["count"]
     seeds = len({r["trial_id"] for r in rows})
     truths = [p.name for p in TESTED_PLANES if any(counts.get((p.name, q.name)) for q in PLANES)]
-    head = tag("tr", tag("th", "truth \\ predicted", scope="col"), [tag("th", p.name, scope="col", class_="num") for p in PLANES])
+    head = tag(
+        "tr",
+        tag("th", "truth \\ predicted", scope="col"),
+        [tag("th", p.name, scope="col", class_="num") for p in PLANES],
+    )
     body = []
     for truth in truths:
         total = sum(counts.get((truth, p.name), 0) for p in PLANES)
@@ -128,9 +142,18 @@ def confusion(run: RunFiles) -> Html:
             count = counts.get((truth, plane.name), 0)
             share = count / total if total else 0.0
             # Light to dark blue; white letters from where they read better than black ones.
-            style = f"background:rgba(31,95,168,{0.06 + 0.84 * share:.2f})" + (";color:#fff" if share > 0.5 else "")
-            cells.append(tag("td", str(count), tag("span", f"{100 * share:.0f} %", class_="ci"), class_="num heat", style=style))
+            style = f"background:rgba(18,63,115,{0.05 + 0.85 * share:.2f});color:{'#fff' if share > 0.7 else '#000'}"
+            cells.append(
+                tag("td", str(count), tag("span", f"{100 * share:.0f} %", class_="ci"), class_="num heat", style=style)
+            )
         body.append(tag("tr", tag("th", truth, scope="row"), cells))
-    words = f"Confusion matrix of {best['model']} trained on {best['regime']}, the row of highest accuracy: test images, and percent of the true plane"
-    words += f"; sum of {seeds} seeds." if seeds > 1 else ". A prediction of Other is always a miss: the African set has none."
-    return scrolling("Confusion matrix", tag("table", tag("caption", words), tag("thead", head), tag("tbody", body), class_="confusion"))
+    words = (
+        f"Confusion matrix of {best['model']} trained on {best['regime']}, the row of highest accuracy: test images, "
+        "and percent of the true plane. A prediction of Other is always a miss, as the African set has none."
+    )
+    if seeds > 1:
+        words += f" Sum of {seeds} seeds."
+    return scrolling(
+        "Confusion matrix",
+        tag("table", tag("caption", words), tag("thead", head), tag("tbody", body), class_="confusion"),
+    )

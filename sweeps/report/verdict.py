@@ -53,7 +53,7 @@ def stand_ins(run: RunFiles) -> list[tuple[str, str]]:
             (
                 f"{'All' if every else len(scratch)} {'' if every else f'of {len(scored(run))} '}"
                 f"classifiers {'are' if every or len(scratch) > 1 else 'is'} trained from scratch",
-                "the paper's begin from ImageNet weights. Each row of the tables says which it was.",
+                "the paper’s begin from ImageNet weights. Each row of the tables says which it was.",
             )
         )
     return found
@@ -102,9 +102,9 @@ def key_numbers(run: RunFiles, found: list[Change]) -> list[KeyNumber]:
     if (row := chosen_rank(run)) is not None and row["recognised"] is not None:
         numbers.append(
             KeyNumber(
-                value=f"{number(row['recognised'], 0)} %",
+                value=f"{number(row['recognised'], 1)} %",
                 what=f"of rank {row['rank']} images show the plane asked for",
-                detail=f"without the adapter {number(row['recognised_base'], 0)} %",
+                detail=f"without the adapter {number(row['recognised_base'], 1)} %",
             )
         )
     if (best := best_row(run)) is not None:
@@ -112,7 +112,8 @@ def key_numbers(run: RunFiles, found: list[Change]) -> list[KeyNumber]:
             KeyNumber(
                 value=f"{number(best['accuracy'], 1)} %",
                 what=f"best accuracy: {best['regime']}, {best['model']}",
-                detail=f"95 % interval {number(best['accuracy_low'], 1)} to {number(best['accuracy_high'], 1)}; paper’s best 82.40",
+                detail=f"95 % interval {number(best['accuracy_low'], 1)} to {number(best['accuracy_high'], 1)}; "
+                "paper’s best 82.40",
             )
         )
     return numbers
@@ -126,15 +127,20 @@ def chosen_rank(run: RunFiles) -> Row | None:
 
 def verdict(run: RunFiles, found: list[Change]) -> list[str]:
     """Return the verdict, a few sentences."""
-    kinds = {run.on_phantoms(s) for s in ("spanish", "african")}
-    on = {frozenset({True}): "On phantoms", frozenset({False}): "On real images"}.get(frozenset(kinds), "In this run")
+    kinds = {str(run.on_phantoms(s)) for s in ("spanish", "african")}
+    on = {"True": "On phantoms", "False": "On real images"}.get(" ".join(kinds), "In this run")
     sentences = [_first(c, on, run) if i == 0 else _further(c) for i, c in enumerate(found)]
     if not found:
-        sentences.append(f"{on}, no regime with synthetic images can be compared with one without: see the tables below.")
-    if (row := chosen_rank(run)) is not None and row["recognised"] is not None:
-        heldout = f" (itself right on {number(row['judge_accuracy'], 1)} % of {row['judge_num_heldout']} held-out images)"
         sentences.append(
-            f"A judge{heldout if row['judge_accuracy'] is not None else ''} recognises {number(row['recognised'], 1)} % of "
+            f"{on}, no regime with synthetic images can be compared with one without: see the tables below."
+        )
+    if (row := chosen_rank(run)) is not None and row["recognised"] is not None:
+        heldout = (
+            f" (itself right on {number(row['judge_accuracy'], 1)} % of {row['judge_num_heldout']} held-out images)"
+        )
+        sentences.append(
+            f"A judge{heldout if row['judge_accuracy'] is not None else ''} recognises "
+            f"{number(row['recognised'], 1)} % of "
             f"{row['num_images']} images of the rank {row['rank']} adapter as the plane that was asked for, and "
             f"{number(row['recognised_base'], 1)} % of {row['num_base_images']} images that the base makes of the same "
             "prompts without it."
@@ -153,7 +159,8 @@ def _first(c: Change, on: str, run: RunFiles) -> str:
     accuracy, f1 = (_interval(c.values[name]) for name in ("accuracy", "f1"))
     return (
         f"{on}, training on the hybrid set instead of the Spanish one{_sizes(c, run)} changes zero-shot accuracy by "
-        f"{accuracy} points and F1 by {f1}, mean of {_counted(len(c.models), 'model')} on {c.num_images} test images of "
+        f"{accuracy} points and F1 by {f1}, mean of {_counted(len(c.models), 'model')} on {c.num_images} test "
+        "images of "
         f"{_counted(c.num_patients, 'patient')}: {_reading(c)}.{_paper(c)}"
     )
 
@@ -179,7 +186,8 @@ def _sizes(c: Change, run: RunFiles) -> str:
     if c.regime not in rows or c.reference not in rows:
         return ""
     hybrid, spanish = rows[c.regime], rows[c.reference]
-    return f" ({hybrid['num_es']} Spanish and {hybrid['num_synthetic']} synthetic images instead of {spanish['num_es']} Spanish)"
+    parts = f"{hybrid['num_es']} Spanish and {hybrid['num_synthetic']} synthetic images"
+    return f" ({parts} instead of {spanish['num_es']} Spanish)"
 
 
 def _reading(c: Change) -> str:

@@ -98,3 +98,34 @@ def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "small-sd"
     build_small_pipeline(tmp_path_factory.mktemp("scratch")).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def mini_flags(small_base: Path) -> list[str]:
+    """Return the flags that make the demo a study of seconds; every stage stays the real one."""
+    return [
+        "--base", str(small_base), "--lora.ranks", "2", "4", "--lora.num-steps", "8", "--lora.batch-size", "2",
+        "--lora.log-every", "4", "--sampling.rank", "4", "--sampling.images-per-plane", "2", "--sampling.batch-size", "2",
+        "--sampling.num-steps", "2", "--compare-per-plane", "1", "--grid.models", "MobileNet v2", "ResNet18",
+        "--grid.table2-model", "ResNet18", "--grid.epochs", "1", "--grid.resolution-px", "32",
+        "--grid.pretrained", "none", "--sizes.num-spanish", "40", "--sizes.num-spanish-hybrid", "20",
+        "--sizes.num-synthetic", "20", "--judge.num-images", "60", "--judge.num-heldout", "20", "--judge.epochs", "1",
+        "--phantoms.num-spanish", "120", "--phantoms.num-african-train", "20", "--phantoms.num-african-test", "40",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def mini_experiment(mini_flags: list[str]):
+    """Return the study of `mini_flags`, parsed as the command line does."""
+    from sweeps.cli import parse_launch
+
+    return parse_launch(["demo", *mini_flags], "run").experiment
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    """Start Ray on this machine for a module's tests; runs inside use it."""
+    from sweeps.cluster import ClusterOptions, connected
+
+    with connected(ClusterOptions(num_cpus=2)) as cluster:
+        yield cluster

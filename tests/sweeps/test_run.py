@@ -1,0 +1,206 @@
+"""The whole study in miniature, real at every stage: what it leaves, and that it goes on after being stopped."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+
+from fulora.recipes import Experiment
+from sweeps.cluster import ClusterOptions
+from sweeps.experiment import run
+from sweeps.paths import RunPaths
+from sweeps.progress import Quiet
+from sweeps.tables import read_rows
+from sweeps.trials import read_attempts
+
+
+def go(experiment: Experiment, folder, **keys):
+    return run(experiment, RunPaths(folder), options=ClusterOptions(), progress=Quiet(), **keys)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, mini_flags, mini_experiment, local_ray) -> RunPaths:
+    """A finished run; tests read it, and those that change it work on their own."""
+    folder = tmp_path_factory.mktemp("run") / "mini"
+    assert go(mini_experiment, folder) == []
+    return RunPaths(folder)
+
+
+def test_a_run_leaves_the_files_of_the_contract(finished):
+    names = ["plan.json", "catalog.parquet", "audit.parquet", "trials.parquet", "predictions.parquet", "report.html"]
+    names += ["adapters/rank-004/loss.parquet", "adapters/rank-004/pytorch_lora_weights.safetensors"]
+    names += ["synthetic/metadata.parquet", "tables/table1.parquet", "tables/table2.parquet", "tables/ranks.parquet"]
+    assert [name for name in names if not (finished.root / name).is_file()] == []
+    assert [p for p in finished.root.rglob("*.part")] == []
+
+
+def test_tables_have_a_row_per_cell_in_the_papers_order(finished):
+    table1 = read_rows(finished.table("table1"), "table1")
+    cells = [(regime, model) for regime in ("ES", "ES+DA", "HB", "HB+DA") for model in ("MobileNet v2", "ResNet18")]
+    assert [(row["regime"], row["model"]) for row in table1] == cells
+    for row in table1:
+        assert 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 100
+        assert row["weights"] == "from scratch"
+    assert {(r["num_es"], r["num_synthetic"]) for r in table1} == {(40, 0), (20, 20)}
+    table2 = read_rows(finished.table("table2"), "table2")
+    assert [row["regime"] for row in table2] == ["AF", "ES", "ES+AF", "HB"]
+    assert table2[2]["num_es"] == 40 and table2[2]["num_af"] == 20
+
+
+def test_every_finished_cell_predicts_every_test_image_once(finished):
+    rows = read_rows(finished.predictions, "predictions")
+    test = [r["image_id"] for r in read_rows(finished.catalog, "catalog") if (r["source"], r["split"]) == ("african", "test")]
+    by_trial: dict[str, list[str]] = {}
+    for row in rows:
+        by_trial.setdefault(row["trial_id"], []).append(row["image_id"])
+        assert sum(row[f"p_{name}"] for name in ("other", "abdomen", "brain", "femur", "thorax")) == pytest.approx(1, abs=1e-5)
+    assert len(by_trial) == 4 * 2 + 2
+    assert all(sorted(ids) == sorted(test) for ids in by_trial.values())
+
+
+def test_accuracy_in_the_table_is_that_of_the_predictions(finished):
+    row = read_rows(finished.table("table1"), "table1")[0]
+    mine = [r for r in read_rows(finished.predictions, "predictions") if r["trial_id"] == row["trial_ids"]]
+    names = ("other", "abdomen", "brain", "femur", "thorax")
+    right = [r["plane"] == max(names, key=lambda name: r[f"p_{name}"]) for r in mine]
+    assert row["accuracy"] == pytest.approx(100 * sum(right) / len(right))
+
+
+def test_metadata_names_every_image_and_its_bytes(finished):
+    rows = read_rows(finished.synthetic / "metadata.parquet", "metadata")
+    files = {str(p.relative_to(finished.synthetic)) for p in finished.synthetic.rglob("*.png")}
+    assert len(rows) == 20 and {row["file_name"] for row in rows} == files
+    for row in rows:
+        assert hashlib.sha256((finished.synthetic / row["file_name"]).read_bytes()).hexdigest() == row["sha256"]
+    assert len({row["seed"] for row in rows}) == 20
+    assert {(row["plane"], row["sampler"]) for row in rows} == {
+        (plane, sampler) for plane in ("other", "abdomen", "brain", "femur", "thorax") for sampler in ("euler", "unipc")
+    }
+
+
+def test_trials_say_what_ran_where_and_from_what(finished):
+    rows = pq.read_table(finished.trials).to_pylist()
+    assert sorted({r["stage"] for r in rows}) == ["grid", "judge", "lora"]
+    assert {r["status"] for r in rows} == {"SUCCEEDED"}
+    for row in rows:
+        assert row["seconds"] > 0 and row["peak_memory_bytes"] > 0 and row["provenance_torch"] and row["config_seed"] >= 0
+    bases = {r["metric_base_name"] for r in rows if r["stage"] == "lora"}
+    assert len(bases) == 1 and "small-sd" in bases.pop()
+    assert {r["config_rank"] for r in rows if r["stage"] == "lora"} == {4, 2}
+    assert all(r["config_rank"] is None for r in rows if r["stage"] == "grid")
+
+
+def test_running_again_does_nothing_and_gives_the_same_tables(finished, mini_experiment):
+    def state():
+        names = ("table1", "table2", "ranks", "embedding", "confusion")
+        images = {p.name: p.stat().st_mtime_ns for p in finished.synthetic.rglob("*.png")}
+        return {n: finished.table(n).read_bytes() for n in names}, len(read_attempts(finished)), images
+
+    before = state()
+    assert go(mini_experiment, finished.root) == []
+    assert state() == before
+
+
+def test_a_wider_study_runs_the_difference(finished, mini_experiment):
+    before = {a.trial_id for a in read_attempts(finished)}
+    lora = replace(mini_experiment.lora, ranks=(2, 3, 4))
+    wider = replace(
+        mini_experiment,
+        lora=lora,
+        sampling=replace(mini_experiment.sampling, images_per_plane=4),
+        grid=replace(mini_experiment.grid, models=("MobileNet v2", "ResNet18", "EfficientNet b0")),
+    )
+    images = {p.name: p.stat().st_mtime_ns for p in finished.synthetic.rglob("*.png")}
+    go(wider, finished.root)
+    new = [a for a in read_attempts(finished) if a.trial_id not in before]
+    assert [a.label for a in new if a.stage == "lora"] == ["rank 3"]
+    assert {a.config["model"] for a in new if a.stage == "grid" and a.config["regime"] == "ES"} == {"EfficientNet b0"}
+    after = {p.name: p.stat().st_mtime_ns for p in finished.synthetic.rglob("*.png")}
+    assert len(after) == 40 and {name: after[name] for name in images} == images
+    assert [r["rank"] for r in read_rows(finished.table("ranks"), "ranks")] == [2, 3, 4]
+
+
+def _spawn(flags, folder):
+    command = [sys.executable, "-c", "from sweeps.cli import main; main()", "run", "demo", *flags, "--out", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _wait_for(process, condition, seconds=150):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
+def test_a_stopped_run_goes_on_and_gives_the_same_tables(tmp_path, how, mini_flags, mini_experiment, uninterrupted, local_ray):
+    folder = tmp_path / "stopped"
+    paths = RunPaths(folder)
+    process = _spawn(mini_flags, folder)
+    shards, attempts = paths.parts / "shards", paths.attempts
+    if how == signal.SIGKILL:  # in the middle of sampling
+        _wait_for(process, lambda: len(list(shards.glob("*.parquet"))) >= 3)
+        os.killpg(process.pid, how)
+        process.wait()
+    else:  # in the middle of the grid
+        _wait_for(process, lambda: len(list(attempts.glob("*.json"))) >= 5)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130, said
+        assert "goes on with what is missing" in said
+        assert "CANCELLED" in {a.status for a in read_attempts(paths)}
+    done = {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
+    complete = {
+        row["file_name"].split("/")[1]
+        for part in shards.glob("synthetic-*.parquet")
+        for row in read_rows(part, "metadata")
+    }
+    succeeded = {a.trial_id for a in read_attempts(paths) if a.status == "SUCCEEDED"}
+    go(mini_experiment, folder)
+    for name in ("table1", "table2", "confusion", "embedding"):
+        assert read_rows(paths.table(name), name) == read_rows(uninterrupted.table(name), name)
+    assert paths.predictions.read_bytes() == uninterrupted.predictions.read_bytes()
+    kept = {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
+    assert complete and {n: kept[n] for n in complete} == {n: done[n] for n in complete}
+    again = [a.trial_id for a in read_attempts(paths) if a.attempt > 1]
+    assert not succeeded & set(again)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, mini_experiment, local_ray) -> RunPaths:
+    """The same study, never stopped, in another folder."""
+    folder = tmp_path_factory.mktemp("run") / "uninterrupted"
+    go(mini_experiment, folder)
+    return RunPaths(folder)
+
+
+def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path, mini_experiment, finished, local_ray):
+    import torch
+    from safetensors.torch import save_file
+
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    save_file({"not.a.key": torch.zeros(3)}, weights / "resnet18.tv_in1k.safetensors")
+    grid = replace(mini_experiment.grid, regimes=("ES",), table2_regimes=(), pretrained="auto", weights=weights)
+    folder = tmp_path / "run"
+    failed = go(replace(mini_experiment, grid=grid), folder, until="grid")
+    assert [(a.label, a.status) for a in failed] == [("ES, ResNet18", "FAILED")]
+    assert "resnet18" in failed[0].error_message.lower()
+    rows = {r["model"]: r for r in read_rows(RunPaths(folder).table("table1"), "table1")}
+    assert rows["ResNet18"]["accuracy"] is None and rows["MobileNet v2"]["accuracy"] is not None
+    table = {r["label"]: r for r in pq.read_table(RunPaths(folder).trials).to_pylist()}
+    assert table["ES, ResNet18"]["error_type"] and table["ES, ResNet18"]["metric_train_loss"] is None
+
+
+def test_the_plan_written_holds_the_resolved_configuration(finished, mini_experiment):
+    plan = json.loads(finished.plan.read_text())
+    assert plan["recipe"] == "demo" and plan["experiment"]["lora"]["batch_size"] == mini_experiment.lora.batch_size
+    assert {t["stage"] for t in plan["trials"]} == {"judge", "lora", "grid"}

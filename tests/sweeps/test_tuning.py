@@ -1,0 +1,94 @@
+"""Trials in parallel on logical devices: packing, failures, deaths."""
+
+import os
+import time
+from datetime import datetime, timedelta
+
+import pytest
+
+from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.paths import RunPaths
+from sweeps.progress import Quiet
+from sweeps.trials import Trial, missing, read_attempts
+from sweeps.tuning import run_trials
+
+
+def _trials(count, **config):
+    return [Trial(stage="grid", label=f"trial {i}", config={"i": i, **config}, inputs={}, seed=i) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def four_gpus():
+    """Ray on this machine with four logical GPUs."""
+    with connected(ClusterOptions(num_cpus=2, num_gpus=4)):
+        yield
+
+
+def _sleep(trial, paths, report):
+    report({"fraction": 0.5, "note": "half"})
+    time.sleep(2.0)
+    return {"score": float(trial.config["i"]), "device": "cpu"}
+
+
+def _sometimes_fails(trial, paths, report):
+    if trial.config["i"] == 1:
+        raise ValueError("the second one is wrong")
+    if trial.config["i"] == 2:
+        os._exit(1)  # as the kernel's out-of-memory killer does it
+    return {"score": 1.0}
+
+
+def test_four_logical_gpus_run_four_trials_at_once_with_one_device_each(four_gpus, tmp_path):
+    paths, trials = RunPaths(tmp_path), _trials(4)
+    with connected(ClusterOptions()) as cluster:
+        assert cluster.num_gpus == 4 and cluster.num_slots == 4
+        attempts = run_trials(trials, {"grid": _sleep}, paths=paths, cluster=cluster, progress=Quiet())
+    assert [a.status for a in attempts] == ["SUCCEEDED"] * 4
+    assert sorted(a.provenance["gpu_ids"] for a in attempts) == ["0", "1", "2", "3"]
+    starts = [datetime.fromisoformat(a.started_at) for a in attempts]
+    ends = [start + timedelta(seconds=a.seconds) for start, a in zip(starts, attempts)]
+    assert max(starts) < min(ends), "all four were under way at one time"
+
+
+def test_a_failure_and_a_death_are_rows_and_the_others_go_on(four_gpus, tmp_path):
+    paths, trials = RunPaths(tmp_path), _trials(4, kind="failing")
+    with connected(ClusterOptions()) as cluster:
+        run_trials(trials, {"grid": _sometimes_fails}, paths=paths, cluster=cluster, progress=Quiet())
+    by_index = {a.config["i"]: a for a in read_attempts(paths)}
+    assert [by_index[i].status for i in range(4)] == ["SUCCEEDED", "FAILED", "FAILED", "SUCCEEDED"]
+    assert by_index[1].error_type == "ValueError" and "the second one is wrong" in by_index[1].error_message
+    assert by_index[2].error_type == "WorkerDied"
+    assert [t.config["i"] for t in missing(trials, paths)] == [1, 2]
+
+
+def test_a_second_attempt_has_its_own_number_and_row(four_gpus, tmp_path):
+    paths, trials = RunPaths(tmp_path), _trials(2, kind="again")
+    with connected(ClusterOptions()) as cluster:
+        for _ in range(2):
+            run_trials(trials[1:], {"grid": _sometimes_fails}, paths=paths, cluster=cluster, progress=Quiet())
+    assert [(a.attempt, a.status) for a in read_attempts(paths)] == [(1, "FAILED"), (2, "FAILED")]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "share", "slots", "resources"),
+    [
+        (2, 0, 1.0, 2, {"cpu": 1, "gpu": 0}),
+        (16, 4, 1.0, 4, {"cpu": 4, "gpu": 1.0}),
+        (16, 4, 0.5, 8, {"cpu": 2, "gpu": 0.5}),
+        (2, 4, 1.0, 4, {"cpu": 0.5, "gpu": 1.0}),
+        (64, 8, 2.0, 4, {"cpu": 4, "gpu": 2.0}),
+    ],
+)
+def test_a_trials_share_of_the_machine(cpus, gpus, share, slots, resources):
+    cluster = Cluster(num_cpus=cpus, num_gpus=gpus, num_nodes=1, gpus_per_trial=share)
+    assert cluster.num_slots == slots
+    assert cluster.trial_resources == resources
+    assert cluster.num_slots * cluster.cpus_per_trial <= cpus, "no core is promised twice"
+
+
+def test_a_trials_identity_is_its_science():
+    one, same, other = _trials(1)[0], _trials(1, **{})[0], _trials(1, epochs=2)[0]
+    assert one.trial_id == same.trial_id != other.trial_id
+    moved = Trial(stage="grid", label="another name", config=one.config, inputs={}, seed=0, cost=9.0)
+    assert moved.trial_id == one.trial_id
+    assert Trial(stage="grid", label="", config=one.config, inputs={"data": "x"}, seed=0).trial_id != one.trial_id
