@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from fulora.evaluate.published import published_table1, published_table2
 from fulora.evaluate.scores import confusion_matrix
 from fulora.planes import PLANES, TESTED_PLANES
 from fulora.recipes import demo
-from PIL import Image
-
 from sweeps.paths import RunPaths, write_json
 from sweeps.tables import METRICS, write_table, write_trials
-from sweeps.trials import Attempt, plain
+from sweeps.trials import Attempt, plain, short_hash
 
 _RANKS = (8, 32, 128)
 _PROVENANCE = {"commit": "0123456789ab", "host": "example", "python": "3.11.2", "fulora": "0.1.0", "torch": "2.15.0"}
@@ -60,8 +60,7 @@ def _catalog(paths: RunPaths, rng: np.random.Generator) -> list[dict[str, Any]]:
         for plane in planes:
             for i in range(count):
                 path = paths.phantoms / source / f"{split}-{plane.name}-{i:03d}.png"
-                if i < 2:
-                    _picture(path, rng, (96, 72))
+                _picture(path, rng, (96, 72))
                 centre = "Spain" if source == "spanish" else ("Algeria", "Egypt", "Ghana", "Malawi", "Uganda")[i % 5]
                 rows.append(
                     {
@@ -145,7 +144,7 @@ def _grid(paths: RunPaths, rng: np.random.Generator, test: list[dict[str, Any]])
     for name, published in (("table1", published_table1()), ("table2", published_table2())):
         for paper in published:
             regime, model = str(paper["regime"]), str(paper["model"])
-            trial_id = f"{abs(hash((regime, model))) % 16**12:012x}" if name == "table1" else f"t2-{regime}"
+            trial_id = short_hash([name, regime, model])
             right = rng.random(len(test)) < 0.5 + lift[regime]
             answer = np.where(right, labels, rng.integers(0, 5, len(test)))
             p = rng.dirichlet(np.ones(5), len(test)) * 0.3
@@ -153,7 +152,13 @@ def _grid(paths: RunPaths, rng: np.random.Generator, test: list[dict[str, Any]])
             accuracy = 100 * float((p.argmax(1) == labels).mean())
             row = {k: paper[k] for k in ("regime", "model")}
             row |= {"num_es": 100 if "HB" in regime else 250, "num_synthetic": 200 if "HB" in regime else 0}
-            row |= {"num_patients": 70, "num_seeds": 1, "num_test": len(test), "weights": "from scratch", "trial_ids": trial_id}
+            row |= {
+                "num_patients": 70,
+                "num_seeds": 1,
+                "num_test": len(test),
+                "weights": "from scratch",
+                "trial_ids": trial_id,
+            }
             for metric in METRICS:
                 row |= {metric: accuracy, f"{metric}_low": accuracy - 6, f"{metric}_high": accuracy + 6}
             if name == "table2":
@@ -161,8 +166,9 @@ def _grid(paths: RunPaths, rng: np.random.Generator, test: list[dict[str, Any]])
             tables[name].append(row)
             predictions += [
                 {
-                    "trial_id": trial_id, "image_id": r["image_id"], "patient_id": r["patient_id"], "centre": r["centre"],
-                    "plane": r["plane"], **{f"p_{plane.name}": float(q[plane.index]) for plane in PLANES},
+                    "trial_id": trial_id, "image_id": r["image_id"], "patient_id": r["patient_id"],
+                    "centre": r["centre"], "plane": r["plane"],
+                    **{f"p_{plane.name}": float(q[plane.index]) for plane in PLANES},
                 }
                 for r, q in zip(test, p)
             ]  # fmt: skip
@@ -186,22 +192,25 @@ def _attempts(cells: list[tuple[str, str]]) -> list[Attempt]:
     shared: dict[str, Any] = {"device": "cpu", "peak_memory_bytes": 800 * 2**20, "provenance": _PROVENANCE}
     done = [
         Attempt(
-            trial_id=f"lora{rank:08d}", stage="lora", label=f"rank {rank}", attempt=1, status="SUCCEEDED", config={"rank": rank},
-            metrics={"steps_per_second": 9.5}, started_at=f"2026-01-01T10:00:0{i}+00:00", seconds=40.0 + i, **shared,
+            trial_id=f"lora{rank:08d}", stage="lora", label=f"rank {rank}", attempt=1, status="SUCCEEDED",
+            config={"rank": rank}, metrics={"steps_per_second": 9.5},
+            started_at=f"2026-01-01T10:00:0{i}+00:00", seconds=40.0 + i,
+            **shared,
         )
         for i, rank in enumerate(_RANKS)
     ]  # fmt: skip
     done.append(
         Attempt(
-            trial_id=cells[0][0], stage="grid", label=cells[0][1], attempt=1, status="FAILED", config={"model": "DenseNet169"},
-            started_at="2026-01-01T10:02:30+00:00", seconds=3.0, error_type="FloatingPointError",
-            error_message="loss is <nan> at step 7", **shared,
+            trial_id=cells[0][0], stage="grid", label=cells[0][1], attempt=1, status="FAILED",
+            config={"model": "DenseNet169"}, started_at="2026-01-01T10:02:30+00:00", seconds=3.0,
+            error_type="FloatingPointError", error_message="loss is <nan> at step 7", **shared,
         )
     )  # fmt: skip
     done += [
         Attempt(
-            trial_id=trial_id, stage="grid", label=label, attempt=2 if i == 0 else 1, status="SUCCEEDED", config={"model": "x"},
-            metrics={"images_per_second": 210.0}, started_at=f"2026-01-01T10:{3 + i // 6:02d}:{i % 6 * 10:02d}+00:00",
+            trial_id=trial_id, stage="grid", label=label, attempt=2 if i == 0 else 1, status="SUCCEEDED",
+            config={"model": "x"}, metrics={"images_per_second": 210.0},
+            started_at=f"2026-01-01T10:{3 + i // 6:02d}:{i % 6 * 10:02d}+00:00",
             seconds=18.0, **shared,
         )
         for i, (trial_id, label) in enumerate(cells)
@@ -213,8 +222,8 @@ def _embedding(paths: RunPaths, rng: np.random.Generator) -> None:
     centres = {"spanish": (0, 0), "synthetic": (2, 1), "african": (8, -3)}
     rows = [
         {
-            "plane": plane.name, "source": source, "image_id": f"{source}-{plane.name}-{i}", "x": float(x), "y": float(y),
-            "features": "ResNet18 judge trained on phantoms",
+            "plane": plane.name, "source": source, "image_id": f"{source}-{plane.name}-{i}", "x": float(x),
+            "y": float(y), "features": "ResNet18 judge trained on phantoms",
         }
         for plane in TESTED_PLANES
         for source, centre in centres.items()
@@ -226,13 +235,24 @@ def _embedding(paths: RunPaths, rng: np.random.Generator) -> None:
 def _stages(paths: RunPaths, trials: list[Attempt]) -> None:
     write_trials(paths.trials, trials)
     where = "1 node, 2 cores, 0 GPUs: 2 trials at once"
-    rows = [("sources", 6.1, 228, "driver", "09:59:50"), ("lora", 60.2, 3, where, "10:00:00"), ("sample", 55.0, 130, where, "10:01:10")]
+    rows = [
+        ("sources", 6.1, 228, "driver", "09:59:50"),
+        ("lora", 60.2, 3, where, "10:00:00"),
+        ("sample", 55.0, 130, where, "10:01:10"),
+    ]
     rows += [("grid", 171.0, 24, where, "10:02:30"), ("report", 4.2, 1, "driver", "10:06:00")]
     write_table(
         paths.table("stages"),
         "stages",
         [
-            {"stage": s, "seconds": t, "num_done": n, "num_reused": 0, "where": w, "started_at": f"2026-01-01T{at}+00:00"}
+            {
+                "stage": s,
+                "seconds": t,
+                "num_done": n,
+                "num_reused": 0,
+                "where": w,
+                "started_at": f"2026-01-01T{at}+00:00",
+            }
             for s, t, n, w, at in rows
         ],
     )
