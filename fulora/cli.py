@@ -6,10 +6,10 @@ In: the command line. Out: phantoms on disk, the tiny base made again, an audit 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -41,7 +41,7 @@ class TrainBase:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audit:
-    """Print every pair of images of a source that have equal pixels; exit 1 where a test image is also a training image."""
+    """Print every pair of images of a source with equal pixels; exit 1 where a test image is a training image too."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder of the source."""
@@ -51,7 +51,7 @@ class Audit:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 done, 1 a leak was found, 2 input that cannot be used."""
-    verbs = {"phantoms": Phantoms, "train-base": TrainBase, "audit": Audit}
+    verbs: dict[str, Callable[..., Any]] = {"phantoms": Phantoms, "train-base": TrainBase, "audit": Audit}
     words = None if argv is None else list(argv)
     command = tyro.extras.subcommand_cli_from_dict(verbs, prog="fulora", args=words)
     try:

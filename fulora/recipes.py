@@ -1,7 +1,8 @@
 """Whole experiments as functions: `demo`, `paper`, `repo`.
 
-In: nothing, or fields to replace. Out: an `Experiment`, everything that decides the result and nothing about where it runs.
-A variant is `dataclasses.replace`. Sources: the paper (arXiv 2407.20072) and the released code (13204942/FU-LoRA).
+In: nothing, or fields to replace. Out: an `Experiment`: everything that decides the result, nothing about
+where it runs. A variant is `dataclasses.replace`. Sources: the paper
+(arXiv 2407.20072) and the released code (13204942/FU-LoRA).
 """
 
 from __future__ import annotations
@@ -124,11 +125,11 @@ class Embedding:
         """Return every fault of this configuration, empty when there is none."""
         found = []
         if self.images_per_source < 2:
-            found.append(fault("embedding.images_per_source", self.images_per_source, "must be at least 2", "Paper: 35."))
-        if self.feature_weights is not None and not self.feature_weights.is_dir():
             found.append(
-                fault("embedding.feature_weights", str(self.feature_weights), "is no folder", "See --help.")
+                fault("embedding.images_per_source", self.images_per_source, "must be at least 2", "Paper: 35.")
             )
+        if self.feature_weights is not None and not self.feature_weights.is_dir():
+            found.append(fault("embedding.feature_weights", str(self.feature_weights), "is no folder", "See --help."))
         return found
 
 
@@ -166,14 +167,18 @@ class Experiment:
     def faults(self) -> list[str]:
         """Return every fault of the configuration: field, value, rule, remedy. Reads no data."""
         found = [*self.lora.faults(), *(f"sampling.{text}" for text in self.sampling.faults())]
-        found += [*self.grid.faults(), *self.embedding.faults()]
+        found += [*self.grid.faults(), *self.embedding.faults(), *self.sizes.faults(), *self.phantoms.faults()]
+        found += [f"judge.{text}" for text in self.judge.faults()]
         if self.compare_per_plane < 1:
             found.append(fault("compare_per_plane", self.compare_per_plane, "must be at least 1", "The demo: 8."))
         if self.sampling.rank not in self.lora.ranks:
             ranks = ", ".join(map(str, self.lora.ranks))
             found.append(
                 fault(
-                    "sampling.rank", self.sampling.rank, f"is not among lora.ranks ({ranks})", "Train it or sample another."
+                    "sampling.rank",
+                    self.sampling.rank,
+                    f"is not among lora.ranks ({ranks})",
+                    "Train it or sample another.",
                 )
             )
         if (self.spanish is None) != (self.african is None):
@@ -187,13 +192,18 @@ class Experiment:
                 found.append(fault(name, str(folder), "is no folder", f"Give --{name} the folder with the images."))
         if self.data_required and self.spanish is None and self.african is None:
             found.append(
-                fault("spanish, african", None, f"are needed by the recipe {self.recipe!r}", "Give --spanish and --african.")
+                fault(
+                    "spanish, african",
+                    None,
+                    f"are needed by the recipe {self.recipe!r}",
+                    "Give --spanish and --african.",
+                )
             )
         return found
 
 
 def demo() -> Experiment:
-    """Return the whole study in small: phantoms, the bundled base, every stage real; minutes on two cores, no downloads.
+    """The whole study in small: phantoms, the bundled base, every stage real; minutes on two cores, no downloads.
 
     Command: `sweeps run demo`. Expect: the five planes recognised in most synthetic images, in few from the base.
     """
@@ -211,7 +221,7 @@ def demo() -> Experiment:
 
 
 def paper() -> Experiment:
-    """Return the study as the paper states it, section 3 (Implementation Details): a GPU job on the published data.
+    """The study as the paper states it, section 3 (Implementation Details): a GPU job on the published data.
 
     Command: `sweeps run paper --spanish DIR --african DIR`. One 24 GB GPU: of the order of days; the paper's Table 1.
     """
@@ -246,7 +256,7 @@ def paper() -> Experiment:
 
 
 def repo() -> Experiment:
-    """Return the study as the released code ran it, as far as this version goes (see README: what `repo` still lacks)."""
+    """The study as the released code ran it, as far as this version goes (README: what `repo` still lacks)."""
     from dataclasses import replace
 
     base = paper()
@@ -256,7 +266,9 @@ def repo() -> Experiment:
         # train_network settings of the release: batch 1, clip skip 2 (the penultimate hidden state).
         lora=replace(base.lora, targets="all_attention", batch_size=1, clip_skip=1),
         sampling=replace(base.sampling, guidance=7.0),  # the web UI's default; the release names no value
-        grid=replace(base.grid, resolution_px=224, augmentation=AugmentConfig(rotation_degrees=15.0, vertical_flip=0.0)),
+        grid=replace(
+            base.grid, resolution_px=224, augmentation=AugmentConfig(rotation_degrees=15.0, vertical_flip=0.0)
+        ),
     )
 
 

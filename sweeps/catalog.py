@@ -43,7 +43,7 @@ def build_catalog(experiment: Experiment, paths: RunPaths, progress: Progress) -
     leaks = [pair for pair in pairs if {pair.split_a, pair.split_b} == {"train", "test"}]
     if pairs:
         notes.append(
-            f"{len(pairs)} pairs of images have equal pixels; {len(leaks)} of them put a training image into the test set"
+            f"{len(pairs)} pairs of images have equal pixels; {len(leaks)} of them are a training and a test image"
         )
     write_table(paths.catalog, "catalog", map(asdict, records))
     write_table(paths.audit, "audit", map(asdict, pairs))
@@ -54,10 +54,14 @@ def _check_test_set(records: Sequence[ImageRecord]) -> None:
     test = [r for r in records if r.source == "african" and r.split == "test"]
     if not test:
         raise InputError(
-            fault("african", 0, "has no test images, which every score needs", "Give a list with test rows (Train = 0).")
+            fault(
+                "african", 0, "has no test images, which every score needs", "Give a list with test rows (Train = 0)."
+            )
         )
     if not {plane.name for plane in TESTED_PLANES} & {r.plane for r in test}:
-        raise InputError(fault("african", sorted({r.plane for r in test}), "has none of the tested planes", "See README."))
+        raise InputError(
+            fault("african", sorted({r.plane for r in test}), "has none of the tested planes", "See README.")
+        )
 
 
 def read_catalog(paths: RunPaths) -> list[ImageRecord]:

@@ -55,7 +55,12 @@ def grid_trials(
         Trial(
             stage="grid",
             label=f"{regime}, {config.model}" + (f", seed {index}" if experiment.grid.num_seeds > 1 else ""),
-            config={**plain(config), "regime": regime, "seed_index": index, "num_validation": experiment.grid.num_validation},
+            config={
+                **plain(config),
+                "regime": regime,
+                "seed_index": index,
+                "num_validation": experiment.grid.num_validation,
+            },
             inputs={"data": data[regime], "test": test},
             seed=derive_seed(experiment.seed, "grid", index),
             cost=_RELATIVE_COST.get(config.model, 2.0) * sizes[regime],
@@ -83,8 +88,8 @@ def _planned_synthetic(which: ImageSet) -> list[ImageRecord]:
     """Return the synthetic images that will be, so that a plan selects exactly those a run will."""
     return [
         ImageRecord(
-            image_id=f"synthetic/{row.image_id}", path="", source="synthetic", plane=row.plane, patient_id="", centre="",
-            machine=None, split="train", width_px=0, height_px=0, sha256="", pixel_hash="",
+            image_id=f"synthetic/{row.image_id}", path="", source="synthetic", plane=row.plane, patient_id="",
+            centre="", machine=None, split="train", width_px=0, height_px=0, sha256="", pixel_hash="",
         )
         for _, rows in which.shards() for row in rows
     ]  # fmt: skip

@@ -101,7 +101,9 @@ def parse_launch(words: list[str], verb: str) -> Launch:
     kind: Any = tyro.extras.subcommand_type_from_defaults(defaults, about)
     launch = tyro.cli(kind, prog=f"sweeps {verb}", args=words, description=VERBS[verb])
     places = ("spanish", "african")
-    absolute = {n: getattr(launch.experiment, n).expanduser().resolve() for n in places if getattr(launch.experiment, n)}
+    absolute = {
+        n: getattr(launch.experiment, n).expanduser().resolve() for n in places if getattr(launch.experiment, n)
+    }
     return replace(launch, experiment=replace(launch.experiment, **absolute))
 
 
@@ -113,9 +115,7 @@ def _run(words: list[str], *, verb: str, until: Any) -> int:
 
     paths = RunPaths(launch.folder)
     try:
-        failed = run(
-            launch.experiment, paths, options=launch.cluster, progress=for_this_terminal(), until=until
-        )
+        failed = run(launch.experiment, paths, options=launch.cluster, progress=for_this_terminal(), until=until)
     except StageFailed as error:
         print(f"sweeps: {error}\nThe same command tries again what failed.", file=sys.stderr)
         return 1

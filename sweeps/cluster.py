@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,9 @@ class ClusterOptions:
         found = []
         if self.address is not None and (self.num_cpus is not None or self.num_gpus is not None):
             found.append(
-                fault("address", self.address, "excludes num_cpus and num_gpus", "The running cluster has its own counts.")
+                fault(
+                    "address", self.address, "excludes num_cpus and num_gpus", "The running cluster has its own counts."
+                )
             )
         for name in ("num_cpus", "num_gpus"):
             value = getattr(self, name)
@@ -95,6 +98,20 @@ class Cluster:
         return f"{nodes}, {self.num_cpus} cores, {self.num_gpus:g} GPUs: {self.num_slots} trials at once"
 
 
+@contextmanager
+def _without_native_lines() -> Iterator[None]:
+    """Keep what native code writes to standard error away: Ray's core says there that its log level was set."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _connect(options: ClusterOptions) -> None:
     import ray
 
@@ -125,11 +142,14 @@ def connected(options: ClusterOptions) -> Iterator[Cluster]:
     owned = not ray.is_initialized()
     if owned:
         try:
-            _connect(options)
+            with _without_native_lines():
+                _connect(options)
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(
-                fault("address", options.address, f"did not answer ({reason})", "Start Ray there with `ray start --head`.")
+                fault(
+                    "address", options.address, f"did not answer ({reason})", "Start Ray there with `ray start --head`."
+                )
             ) from error
     for name in ("ray", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -143,7 +163,12 @@ def connected(options: ClusterOptions) -> Iterator[Cluster]:
         )
         if 0 < cluster.num_gpus < cluster.gpus_per_trial:
             raise InputError(
-                fault("gpus_per_trial", options.gpus_per_trial, f"exceeds the {cluster.num_gpus:g} GPUs there are", "Lower it.")
+                fault(
+                    "gpus_per_trial",
+                    options.gpus_per_trial,
+                    f"exceeds the {cluster.num_gpus:g} GPUs there are",
+                    "Lower it.",
+                )
             )
         yield cluster
     finally:

@@ -60,7 +60,7 @@ class Plan:
 
 
 def make_plan(experiment: Experiment, records: Sequence[ImageRecord] | None) -> Plan:
-    """Return the plan; `records` None plans without having read any data (trial ids then still lack the data's hash)."""
+    """Return the plan; `records` None plans without having read any data (trial ids then lack the data's hash)."""
     lora = lora_sweep.rank_trials(experiment, records)
     base_id = f"{fingerprint(experiment.base)}-{experiment.lora.resolution_px}"
     images = synthesis.image_sets(experiment, lora, base_id)
@@ -83,7 +83,9 @@ def _check_owner(experiment: Experiment, paths: RunPaths) -> None:
         try:
             owner = json.loads(paths.plan.read_text())["recipe"]
         except (ValueError, KeyError) as error:
-            raise InputError(fault("out", out, "has a plan.json that is not ours", "Give --out another folder.")) from error
+            raise InputError(
+                fault("out", out, "has a plan.json that is not ours", "Give --out another folder.")
+            ) from error
         if owner != experiment.recipe:
             rule = f"belongs to recipe {owner!r}, not {experiment.recipe!r}"
             raise InputError(fault("out", out, rule, "Give --out another folder."))
@@ -128,8 +130,8 @@ class Record:
     def stage(self, name: str, where: str) -> Iterator[dict[str, Any]]:
         """Time a stage and keep its row; a stage that had nothing to do keeps the row of the run that did it."""
         began = time.perf_counter()
-        row = {"stage": name, "where": where, "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
-        row |= {"num_done": 0, "num_reused": 0}
+        row: dict[str, Any] = {"stage": name, "where": where, "num_done": 0, "num_reused": 0}
+        row["started_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         yield row
         row["seconds"] = round(time.perf_counter() - began, 2)
         before = {r["stage"]: r for r in self._before()}
@@ -160,7 +162,7 @@ def run(
 ) -> list[Attempt]:
     """Do what is missing of an experiment, up to a stage, and return the attempts that failed in this call.
 
-    Raises InputError before any work for input that cannot be used; StageFailed where a stage has nothing to go on with.
+    Raises InputError before any work for input that cannot be used; StageFailed where a stage has nothing to go on.
     """
     raise_if_any(options.faults())
     check(experiment, paths)
@@ -286,7 +288,10 @@ def _save_plan(experiment: Experiment, plan: Plan, records: Sequence[ImageRecord
             "seed": experiment.seed,
             "data_hash": data_hash(records),
             "experiment": plain(experiment),
-            "trials": [{"trial_id": t.trial_id, "stage": t.stage, "label": t.label, "config": plain(t.config)} for t in plan.trials],
+            "trials": [
+                {"trial_id": t.trial_id, "stage": t.stage, "label": t.label, "config": plain(t.config)}
+                for t in plan.trials
+            ],
             "images": [
                 {"label": s.label, "chosen": s.chosen, "num_images": sum(len(rows) for _, rows in s.shards())}
                 for s in plan.images

@@ -58,7 +58,7 @@ def rank_trials(experiment: Experiment, records: Sequence[ImageRecord] | None) -
 
 
 def judge_trial(experiment: Experiment, records: Sequence[ImageRecord] | None) -> Trial:
-    """Return the judge's trial: fresh phantoms where the run is on phantoms, else the Spanish images LoRA does not see."""
+    """Return the judge's trial: fresh phantoms where the run is on phantoms, else Spanish images LoRA does not see."""
     if experiment.spanish is None:
         data = "phantoms"
     elif records is None:
@@ -183,4 +183,3 @@ def train_judge_trial(trial: Trial, paths: RunPaths, report: Report, experiment:
         "judge": judge.name,
         "trusted": judge.trusted,
     }
-

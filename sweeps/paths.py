@@ -114,5 +114,7 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
-            fault("out", str(folder), f"cannot be written ({reason})", "Give --out a folder on a disk you can write to.")
+            fault(
+                "out", str(folder), f"cannot be written ({reason})", "Give --out a folder on a disk you can write to."
+            )
         ) from error

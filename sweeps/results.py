@@ -89,7 +89,12 @@ def _confusion_rows(trials: Sequence[Trial], by_trial: Mapping[str, list[dict]])
         if predicted := by_trial.get(trial.trial_id):
             matrix = confusion_matrix(_probabilities(predicted), _labels(predicted))
             regime, model = _cell_of(trial)
-            shared = {"trial_id": trial.trial_id, "regime": regime, "model": model, "seed_index": trial.config["seed_index"]}
+            shared = {
+                "trial_id": trial.trial_id,
+                "regime": regime,
+                "model": model,
+                "seed_index": trial.config["seed_index"],
+            }
             rows += [
                 {**shared, "truth": t.name, "prediction": p.name, "count": int(matrix[t.index, p.index])}
                 for t in PLANES
@@ -128,7 +133,8 @@ def write_rank_table(
                 "num_steps": trial.config["num_steps"], "final_loss": attempt.metrics["final_loss"],
                 **verdicts[which.label], "recognised_base": base["recognised"], "num_base_images": base["num_images"],
                 **about_judge, "seconds": attempt.seconds, "peak_memory_bytes": attempt.peak_memory_bytes,
-                "device": attempt.device, "adapter_sha256": attempt.metrics["adapter_sha256"], "trial_id": trial.trial_id,
+                "device": attempt.device, "adapter_sha256": attempt.metrics["adapter_sha256"],
+                "trial_id": trial.trial_id,
             }
         )  # fmt: skip
     write_table(paths.table("ranks"), "ranks", rows)
@@ -141,7 +147,9 @@ def _recognised(judge: Any, which: ImageSet, experiment: Experiment, paths: RunP
 
     folder = which.folder(paths)
     rows = read_rows(folder / "metadata.parquet", "metadata")
-    images = decode_square([folder / r["file_name"] for r in rows], resolution_px=experiment.judge.resolution_px, workers=2)
+    images = decode_square(
+        [folder / r["file_name"] for r in rows], resolution_px=experiment.judge.resolution_px, workers=2
+    )
     right = predict(judge.model, images).argmax(1) == _labels(rows)
     by_sampler = {
         f"recognised_{name}": 100.0 * float(right[[r["sampler"] == name for r in rows]].mean())

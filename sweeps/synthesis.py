@@ -2,8 +2,8 @@
 
 In: adapters. Out: synthetic/ (the training images of the chosen rank) and samples/ (fewer, of the base and the other
 ranks, to compare them by), each a Hugging Face `imagefolder` with metadata.parquet.
-A shard is one batch of one shape, so no ragged batch reaches the model; a finished shard leaves a part file, so a second
-run samples only what is missing. The images themselves are `fulora.diffusion.sampler`.
+A shard is one batch of one shape, so no ragged batch reaches the model; a finished shard leaves a part file, so a
+second run samples only what is missing. The images themselves are `fulora.diffusion.sampler`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ImageSet:
 
     @property
     def science(self) -> str:
-        """Hash of everything an image of this set depends on besides its own row; the number of images does not count."""
+        """Hash of what an image of this set depends on besides its own row; the number of images does not count."""
         config = {k: v for k, v in plain(self.config).items() if k not in ("images_per_plane", "samplers", "rank")}
         return short_hash([self.adapter_id, config, self.seed])
 
@@ -56,7 +56,7 @@ class ImageSet:
         return paths.synthetic if self.chosen else paths.images(self.label)
 
     def shards(self) -> Iterator[tuple[str, list[SampleRow]]]:
-        """Yield (id, rows) of one batch each; a larger set begins every (plane, sampler) with a smaller one's shards."""
+        """Yield (id, rows) of one batch each; a larger set begins each plane and sampler with a smaller one's."""
         rows: dict[tuple[str, str], list[SampleRow]] = {}
         for row in plan_samples(self.config, seed=self.seed):
             rows.setdefault((row.sampler, row.plane), []).append(row)
@@ -179,7 +179,7 @@ def sample_shards(
             batch_size=1,
             fn_constructor_args=(str(paths.root.resolve()), experiment, list(sets), cluster.num_threads),
             num_cpus=cluster.cpus_per_trial,
-            **({"num_gpus": gpus} if gpus else {}),
+            num_gpus=gpus or None,
             compute=ray.data.ActorPoolStrategy(size=slots),
         )
         .iter_rows()

@@ -52,7 +52,9 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "recognised_base": _F, "num_base_images": _I, "judge": _S, "judge_accuracy": _F, "judge_num_heldout": _I,
         "seconds": _F, "peak_memory_bytes": _I, "device": _S, "adapter_sha256": _S, "trial_id": _S,
     },
-    "confusion": {"trial_id": _S, "regime": _S, "model": _S, "seed_index": _I, "truth": _S, "prediction": _S, "count": _I},
+    "confusion": {
+        "trial_id": _S, "regime": _S, "model": _S, "seed_index": _I, "truth": _S, "prediction": _S, "count": _I,
+    },
     "embedding": {"plane": _S, "source": _S, "image_id": _S, "x": _F, "y": _F, "features": _S},
     "stages": {"stage": _S, "seconds": _F, "num_done": _I, "num_reused": _I, "where": _S, "started_at": _S},
     "notes": {"stage": _S, "note": _S},
@@ -119,7 +121,11 @@ def write_trials(path: Path, attempts: Sequence[Attempt]) -> None:
 
 def _flat(attempt: Attempt) -> dict[str, Any]:
     row = {name: getattr(attempt, name) for name in _TRIAL_COLUMNS}
-    for prefix, values in (("config_", attempt.config), ("metric_", attempt.metrics), ("provenance_", attempt.provenance)):
+    for prefix, values in (
+        ("config_", attempt.config),
+        ("metric_", attempt.metrics),
+        ("provenance_", attempt.provenance),
+    ):
         row |= {prefix + key: value for key, value in _leaves(values).items()}
     return row
 
@@ -195,7 +201,9 @@ def _latex(table: pa.Table) -> str:
     rows = [" & ".join(cell.translate(special) for cell in line) + r" \\" for line in body]
     spec = "".join("r" if pa.types.is_floating(f.type) or pa.types.is_integer(f.type) else "l" for f in table.schema)
     head, *rest = rows
-    return "\n".join([rf"\begin{{tabular}}{{{spec}}}", r"\hline", head, r"\hline", *rest, r"\hline", r"\end{tabular}", ""])
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{spec}}}", r"\hline", head, r"\hline", *rest, r"\hline", r"\end{tabular}", ""]
+    )
 
 
 _SUFFIX = {"parquet": "parquet", "csv": "csv", "markdown": "md", "latex": "tex"}

@@ -92,7 +92,10 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
     check_base(experiment.base)
     paths, records = RunPaths(folder), None
     if experiment.spanish is not None and experiment.african is not None:
-        records = [*read_source(experiment.spanish, source="spanish"), *read_source(experiment.african, source="african")]
+        records = [
+            *read_source(experiment.spanish, source="spanish"),
+            *read_source(experiment.african, source="african"),
+        ]
     elif paths.catalog.is_file():
         records = read_catalog(paths)
     plan, done = make_plan(experiment, records), latest_success(paths)
@@ -125,7 +128,8 @@ def print_status(paths: RunPaths) -> None:
         states = [latest[i].status if i in latest and i not in done else None for i in ids]
         finished = sum(i in done for i in ids)
         table.add_row(
-            stage, *map(str, (len(ids), finished, states.count("FAILED"), states.count("CANCELLED"), len(ids) - finished))
+            stage,
+            *map(str, (len(ids), finished, states.count("FAILED"), states.count("CANCELLED"), len(ids) - finished)),
         )
     planned = sum(s["num_images"] for s in plan["images"])
     sampled = 0

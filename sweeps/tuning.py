@@ -69,7 +69,10 @@ def _placement() -> dict[str, str | None]:
     if not ray.is_initialized():
         return {"node": None, "gpu_ids": None}
     context = ray.get_runtime_context()
-    return {"node": context.get_node_id()[:12], "gpu_ids": ",".join(context.get_accelerator_ids().get("GPU", [])) or None}
+    return {
+        "node": context.get_node_id()[:12],
+        "gpu_ids": ",".join(context.get_accelerator_ids().get("GPU", [])) or None,
+    }
 
 
 class _Watch(tune.Callback):

@@ -54,7 +54,9 @@ MODELS: dict[str, ModelSpec] = {
         tag="resnet18.tv_in1k", torchvision_stem="resnet18", torchvision_weights=True, channels_last=False
     ),
     "ViT b16": ModelSpec(
-        tag="vit_base_patch16_224.augreg_in1k", torchvision_stem="vit_b_16", torchvision_weights=False,
+        tag="vit_base_patch16_224.augreg_in1k",
+        torchvision_stem="vit_b_16",
+        torchvision_weights=False,
         channels_last=False,
     ),
 }

@@ -34,6 +34,11 @@ def list_african(folder: Path) -> list[Row]:
 def _listed(cells: dict[str, str]) -> Listed:
     country, name = cells["Center"], cells["Filename"].removesuffix(".png")
     return Listed(
-        file_name=f"{country}/{name}.png" if country and name else "", name=f"{country}/{name}", plane=cells["Plane"],
-        patient=f"{country}/{plain_number(cells['Patient_num'])}", centre=country, machine=None, split=cells["Train"],
+        file_name=f"{country}/{name}.png" if country and name else "",
+        name=f"{country}/{name}",
+        plane=cells["Plane"],
+        patient=f"{country}/{plain_number(cells['Patient_num'])}",
+        centre=country,
+        machine=None,
+        split=cells["Train"],
     )

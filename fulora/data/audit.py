@@ -52,7 +52,8 @@ def find_duplicates(records: Iterable[ImageRecord]) -> list[DuplicatePair]:
         equal[record.pixel_hash].append(record)
     pairs = [
         _pair(a, b)
-        for group in equal.values() if len(group) > 1
+        for group in equal.values()
+        if len(group) > 1
         for a, b in combinations(sorted(group, key=lambda record: record.image_id), 2)
     ]
     return sorted(pairs, key=lambda pair: (pair.image_a, pair.image_b))
@@ -60,6 +61,14 @@ def find_duplicates(records: Iterable[ImageRecord]) -> list[DuplicatePair]:
 
 def _pair(a: ImageRecord, b: ImageRecord) -> DuplicatePair:
     return DuplicatePair(
-        kind="pixels", image_a=a.image_id, image_b=b.image_id, split_a=a.split, split_b=b.split, source_a=a.source,
-        source_b=b.source, patient_a=a.patient_id, patient_b=b.patient_id, same_plane=a.plane == b.plane,
+        kind="pixels",
+        image_a=a.image_id,
+        image_b=b.image_id,
+        split_a=a.split,
+        split_b=b.split,
+        source_a=a.source,
+        source_b=b.source,
+        patient_a=a.patient_id,
+        patient_b=b.patient_id,
+        same_plane=a.plane == b.plane,
     )

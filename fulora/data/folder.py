@@ -36,9 +36,7 @@ def read_folder(folder: Path, *, source: str) -> list[ImageRecord]:
     """
     folder = check_folder(folder, source=source)
     home = "Spain" if source == "spanish" else ""
-    return records_from_rows(
-        list_folder(folder), lambda cells: _listed(cells, home), folder=folder, source=source
-    )
+    return records_from_rows(list_folder(folder), lambda cells: _listed(cells, home), folder=folder, source=source)
 
 
 def list_folder(folder: Path) -> list[Row]:
@@ -54,8 +52,14 @@ def find_list(folder: Path) -> Path:
     if len(found) != 1:
         names = ", ".join(path.name for path in found)
         rule = f"has {len(found)} lists ({names})" if found else "has no list of images"
-        raise InputError(fault("folder", str(folder), rule,
-                               f"Put one {' or '.join(LIST_NAMES)} there, with columns {', '.join(COLUMNS)}."))
+        raise InputError(
+            fault(
+                "folder",
+                str(folder),
+                rule,
+                f"Put one {' or '.join(LIST_NAMES)} there, with columns {', '.join(COLUMNS)}.",
+            )
+        )
     return found[0]
 
 
@@ -92,7 +96,11 @@ def _listed(cells: dict[str, str], home: str) -> Listed:
     file_name, centre, patient = cells["file_name"], cells.get("centre", ""), cells["patient"]
     path = PurePosixPath(file_name)
     return Listed(
-        file_name=file_name, name=str(path.with_suffix("")) if path.name else "", plane=cells["plane"],
-        patient=f"{centre}/{patient}" if centre else patient, centre=centre or home,
-        machine=cells.get("machine") or None, split=cells.get("split") or "train",
+        file_name=file_name,
+        name=str(path.with_suffix("")) if path.name else "",
+        plane=cells["plane"],
+        patient=f"{centre}/{patient}" if centre else patient,
+        centre=centre or home,
+        machine=cells.get("machine") or None,
+        split=cells.get("split") or "train",
     )

@@ -81,8 +81,9 @@ def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(fault("list of images", str(path), f"cannot be read ({error.strerror})",
-                               "Give the folder that holds it.")) from error
+        raise InputError(
+            fault("list of images", str(path), f"cannot be read ({error.strerror})", "Give the folder that holds it.")
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(fault("list of images", str(path), "is not UTF-8 text", "Save it as CSV in UTF-8.")) from error
     header = next((line for line in text.splitlines() if line.strip()), None)
@@ -102,7 +103,7 @@ def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
                 check_columns(columns, path, required=required)
                 continue
             where = f"{path.name} line {reader.line_num}"
-            if len(stripped) < len(columns) or any(stripped[len(columns):]):
+            if len(stripped) < len(columns) or any(stripped[len(columns) :]):
                 rule = f"has {len(cells)} cells, the header {len(columns)}"
                 wrong = fault(where, separator.join(cells), rule, "Complete or remove the row.")
                 rows.append(Row(where=where, cells={}, fault=wrong))
@@ -119,11 +120,13 @@ def check_columns(columns: Sequence[str], path: Path, *, required: Sequence[str]
     found = ", ".join(repr(column) for column in columns)
     faults = [
         fault(f"{path.name} column", name, "is missing", f"Columns found: {found}.")
-        for name in required if name not in columns
+        for name in required
+        if name not in columns
     ]
     faults += [
         fault(f"{path.name} column", name, f"is there {count} times", f"Keep one. Columns found: {found}.")
-        for name, count in Counter(columns).items() if count > 1 and name
+        for name, count in Counter(columns).items()
+        if count > 1 and name
     ]
     raise_if_any(faults)
 
@@ -155,8 +158,14 @@ def records_from_rows(
         faults += _row_faults(row, listed, seen)
         kept.append((row, listed))
     if not kept and not faults:
-        raise InputError(fault(f"{source} folder", str(folder), "lists no image of the five planes",
-                               f"Planes: {', '.join(plane.label for plane in PLANES)}."))
+        raise InputError(
+            fault(
+                f"{source} folder",
+                str(folder),
+                "lists no image of the five planes",
+                f"Planes: {', '.join(plane.label for plane in PLANES)}.",
+            )
+        )
     with ThreadPoolExecutor(max_workers=num_threads()) as pool:
         results = list(pool.map(lambda item: _record(*item, folder=folder, source=source), kept))
     faults += [result for result in results if isinstance(result, str)]
@@ -193,17 +202,25 @@ def _row_faults(row: Row, listed: Listed, seen: dict[str, str]) -> list[str]:
     except ValueError as error:
         faults.append(f"{row.where}: {error}")
     if listed.split.lower() not in _SPLITS:
-        faults.append(fault(f"{row.where}, split", listed.split, "is unknown",
-                            f"It must be one of {', '.join(_SPLITS)}."))
+        faults.append(
+            fault(f"{row.where}, split", listed.split, "is unknown", f"It must be one of {', '.join(_SPLITS)}.")
+        )
     if not listed.patient or listed.patient.endswith("/"):
         faults.append(fault(f"{row.where}, patient", "", "is empty", "Every image needs its patient."))
     first = seen.setdefault(listed.name, row.where)
     if first != row.where:
-        faults.append(fault(f"{row.where}, image", listed.name, f"is listed twice, first at {first}",
-                            "Remove one of the rows."))
+        faults.append(
+            fault(f"{row.where}, image", listed.name, f"is listed twice, first at {first}", "Remove one of the rows.")
+        )
     if not _is_below(listed.file_name):
-        faults.append(fault(f"{row.where}, image", listed.file_name, "is no path below the folder",
-                            "Give a path relative to the folder of the list."))
+        faults.append(
+            fault(
+                f"{row.where}, image",
+                listed.file_name,
+                "is no path below the folder",
+                "Give a path relative to the folder of the list.",
+            )
+        )
     return faults
 
 
@@ -231,9 +248,16 @@ def _record(row: Row, listed: Listed, *, folder: Path, source: str) -> ImageReco
         return None
     height, width = grey.shape
     return ImageRecord(
-        image_id=f"{source}/{listed.name}", path=str(path), source=source, plane=plane.name,
-        patient_id=f"{source}/{listed.patient}", centre=listed.centre, machine=listed.machine or None,
-        split=split, width_px=width, height_px=height,
+        image_id=f"{source}/{listed.name}",
+        path=str(path),
+        source=source,
+        plane=plane.name,
+        patient_id=f"{source}/{listed.patient}",
+        centre=listed.centre,
+        machine=listed.machine or None,
+        split=split,
+        width_px=width,
+        height_px=height,
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=pixel_hash(grey),
     )

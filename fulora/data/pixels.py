@@ -147,8 +147,14 @@ class PixelStore:
         """Return uint8 [len, R, R, 3] in the order asked for, a copy. Raises InputError for an id that is not there."""
         missing = [image_id for image_id in image_ids if image_id not in self._row]
         if missing:
-            raise InputError(fault("image_id", missing[0], f"is not in the pixel store ({len(missing)} are not)",
-                                   "Write the store from the catalog that lists them."))
+            raise InputError(
+                fault(
+                    "image_id",
+                    missing[0],
+                    f"is not in the pixel store ({len(missing)} are not)",
+                    "Write the store from the catalog that lists them.",
+                )
+            )
         # Read in the file's order, which a disk likes better, and put back in the order asked for.
         places = np.array([self._row[image_id] for image_id in image_ids], dtype=np.int64)
         out = np.empty((len(places), *self.pixels.shape[1:]), dtype=np.uint8)
@@ -186,8 +192,13 @@ def write_store(folder: Path, records: Sequence[ImageRecord], resolution_px: int
         os.replace(temporary, folder / pixels_name)
     finally:
         temporary.unlink(missing_ok=True)
-    index = {"content": content, "resolution_px": resolution_px, "pixels": pixels_name, "image_ids": ids,
-             "sha256": [record.sha256 for record in records]}
+    index = {
+        "content": content,
+        "resolution_px": resolution_px,
+        "pixels": pixels_name,
+        "image_ids": ids,
+        "sha256": [record.sha256 for record in records],
+    }
     part = folder / f".{_INDEX}.{uuid.uuid4().hex}"
     try:
         part.write_text(json.dumps(index), encoding="utf-8")
@@ -218,9 +229,13 @@ def _finished(folder: Path, content: str) -> bool:
 
 def _chunks(records: Sequence[ImageRecord], resolution_px: int) -> Iterator[np.ndarray]:
     for start in range(0, len(records), _CHUNK):
-        chunk = records[start:start + _CHUNK]
-        yield decode_square([record.path for record in chunk], resolution_px=resolution_px, workers=num_threads(),
-                            sha256=[record.sha256 for record in chunk])
+        chunk = records[start : start + _CHUNK]
+        yield decode_square(
+            [record.path for record in chunk],
+            resolution_px=resolution_px,
+            workers=num_threads(),
+            sha256=[record.sha256 for record in chunk],
+        )
 
 
 def _load(path: Path | str, sha256: str = "") -> Image.Image:

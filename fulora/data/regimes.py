@@ -68,8 +68,11 @@ class RegimeSizes:
         """Return every fault of the sizes; a balanced number must divide by the number of planes."""
         faults = [
             fault(f"sizes.{name}", value, "is not a positive number", "Give at least 1.")
-            for name, value in (("num_spanish", self.num_spanish), ("num_spanish_hybrid", self.num_spanish_hybrid),
-                                ("num_synthetic", self.num_synthetic))
+            for name, value in (
+                ("num_spanish", self.num_spanish),
+                ("num_spanish_hybrid", self.num_spanish_hybrid),
+                ("num_synthetic", self.num_synthetic),
+            )
             if value < 1
         ]
         return faults + [
@@ -114,9 +117,7 @@ class TrainingSet:
         return sum(record.source == source for record in self.records)
 
 
-def select_training_set(
-    regime: str, records: Sequence[ImageRecord], sizes: RegimeSizes, *, seed: int
-) -> TrainingSet:
+def select_training_set(regime: str, records: Sequence[ImageRecord], sizes: RegimeSizes, *, seed: int) -> TrainingSet:
     """Return the training images of a regime: only images of the published training split, the same for the same seed.
 
     Where there are fewer images than asked for, all are taken and a note says so. ES, ES+DA and ES+AF share their
@@ -164,14 +165,18 @@ def _training_images(records: Sequence[ImageRecord], source: str, regime: str) -
     if len(pool) < sum(r.source == source and r.split == "train" for r in records):
         raise InputError(fault("catalog", source, "lists an image id twice", "Every image needs an id of its own."))
     if not pool:
-        raise InputError(fault("regime", regime, f"needs {source} training images and there are none",
-                               f"Give {source} images, or leave the regime out."))
+        raise InputError(
+            fault(
+                "regime",
+                regime,
+                f"needs {source} training images and there are none",
+                f"Give {source} images, or leave the regime out.",
+            )
+        )
     return [pool[image_id] for image_id in sorted(pool)]
 
 
-def _draw_all(
-    pool: Sequence[ImageRecord], num: int, notes: list[str], *, regime: str, seed: int
-) -> list[ImageRecord]:
+def _draw_all(pool: Sequence[ImageRecord], num: int, notes: list[str], *, regime: str, seed: int) -> list[ImageRecord]:
     if len(pool) < num:
         notes.append(f"{regime} asks for {num} Spanish images; there are {len(pool)}, all are taken")
     return _draw(pool, num, seed, "spanish", "all")
@@ -187,8 +192,11 @@ def _draw_balanced(
     short = [f"{name} {len(images)}" for name, images in by_plane.items() if len(images) < per_plane]
     if short:
         title = source if source == "synthetic" else source.capitalize()
-        tail = f"there are {len(pool)}, all are taken" if len(chosen) == len(pool) else (
-            f"{len(chosen)} are taken, there are only {', '.join(short)}")
+        tail = (
+            f"there are {len(pool)}, all are taken"
+            if len(chosen) == len(pool)
+            else (f"{len(chosen)} are taken, there are only {', '.join(short)}")
+        )
         notes.append(f"{what} {num} {title} images, {per_plane} of each plane; {tail}")
     return sorted(chosen, key=lambda record: record.image_id)
 

@@ -45,11 +45,19 @@ def count_left_out_rows(folder: Path, *, source: ReadSource) -> dict[str, int]:
 
 def _check_not_the_other(folder: Path, source: str) -> None:
     for other, module in PUBLISHED.items():
-        if other != source and (folder / module.LIST_NAME).is_file() and not (
-            folder / PUBLISHED[source].LIST_NAME
-        ).is_file():
-            raise InputError(fault(f"{source} folder", str(folder), f"is the {other} set (it has {module.LIST_NAME})",
-                                   f"Give it as the {other} folder."))
+        if (
+            other != source
+            and (folder / module.LIST_NAME).is_file()
+            and not (folder / PUBLISHED[source].LIST_NAME).is_file()
+        ):
+            raise InputError(
+                fault(
+                    f"{source} folder",
+                    str(folder),
+                    f"is the {other} set (it has {module.LIST_NAME})",
+                    f"Give it as the {other} folder.",
+                )
+            )
 
 
 def _check_has_list(folder: Path, source: str) -> None:
@@ -59,8 +67,9 @@ def _check_has_list(folder: Path, source: str) -> None:
     name = PUBLISHED[source].LIST_NAME
     deeper = sorted(path.parent for path in folder.glob(f"*/{name}"))
     remedy = (
-        f"Did you mean {deeper[0]}?" if deeper
+        f"Did you mean {deeper[0]}?"
+        if deeper
         else f"Give the folder with {name}, or one with {' or '.join(plain.LIST_NAMES)} "
-             f"(columns {', '.join(plain.COLUMNS)})."
+        f"(columns {', '.join(plain.COLUMNS)})."
     )
     raise InputError(fault(f"{source} folder", str(folder), "has no list of images", remedy))

@@ -34,7 +34,11 @@ def list_spanish(folder: Path) -> list[Row]:
 def _listed(cells: dict[str, str]) -> Listed:
     name = cells["Image_name"].removesuffix(".png")
     return Listed(
-        file_name=f"Images/{name}.png" if name else "", name=name, plane=cells["Plane"],
-        patient=plain_number(cells["Patient_num"]), centre="Spain", machine=cells["US_Machine"] or None,
+        file_name=f"Images/{name}.png" if name else "",
+        name=name,
+        plane=cells["Plane"],
+        patient=plain_number(cells["Patient_num"]),
+        centre="Spain",
+        machine=cells["US_Machine"] or None,
         split=cells["Train"],
     )

@@ -33,9 +33,7 @@ def patient_intervals(
     """
     trainings = np.asarray(probabilities, dtype=np.float64)
     trainings = trainings[None] if trainings.ndim == 2 else trainings
-    resampled = [
-        resampled_scores(p, labels, patient_ids, num_resamples=num_resamples, seed=seed) for p in trainings
-    ]
+    resampled = [resampled_scores(p, labels, patient_ids, num_resamples=num_resamples, seed=seed) for p in trainings]
     tail = 100 * (1 - coverage) / 2
     intervals: dict[str, tuple[float, float]] = {}
     for name in METRICS:
@@ -65,9 +63,9 @@ def resampled_scores(
 ) -> dict[str, np.ndarray]:
     """Return each of METRICS in percent for every resample of patients, float64 [num_resamples]; nan for one patient.
 
-    A resample weights each patient by how often it was drawn; averages run over the planes of the full set, a plane that
-    a resample lacks counting 0 in recall, precision and F1 as in `scores_from_confusion`, and left out of its AUC. The
-    same seed and patients give the same resamples, so that two classifiers can be compared resample by resample.
+    A resample weights each patient by how often it was drawn; averages run over the planes of the full set, a plane
+    that a resample lacks counting 0 in recall, precision and F1 as in `scores_from_confusion`, and left out of its AUC.
+    The same seed and patients give the same resamples, so that two classifiers can be compared resample by resample.
     """
     labels = np.asarray(labels, dtype=np.int64)
     probabilities = np.asarray(probabilities, dtype=np.float64)

@@ -156,7 +156,9 @@ def load_judge(folder: Path) -> Judge:
         facts = json.loads((folder / FACTS_FILE).read_text())
         state = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError) as error:
-        raise InputError(fault("judge", str(folder), f"cannot be read ({error})", "Run the LoRA stage again.")) from error
+        raise InputError(
+            fault("judge", str(folder), f"cannot be read ({error})", "Run the LoRA stage again.")
+        ) from error
     model = new_model(ARCHITECTURE, resolution_px=64, seed=0)  # a ResNet's weights do not depend on the resolution
     model.load_state_dict(state)
     return Judge(model=model.eval(), **facts)

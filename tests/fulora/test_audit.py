@@ -8,14 +8,29 @@ from fulora.data.records import ImageRecord
 
 def record(name: str, pixel_hash: str, *, split: str = "train", plane: str = "brain") -> ImageRecord:
     return ImageRecord(
-        image_id=f"african/{name}", path="", source="african", plane=plane, patient_id=f"african/{name[0]}",
-        centre="", machine=None, split=split, width_px=1, height_px=1, sha256=name, pixel_hash=pixel_hash,
+        image_id=f"african/{name}",
+        path="",
+        source="african",
+        plane=plane,
+        patient_id=f"african/{name[0]}",
+        centre="",
+        machine=None,
+        split=split,
+        width_px=1,
+        height_px=1,
+        sha256=name,
+        pixel_hash=pixel_hash,
     )
 
 
 def test_pairs_name_the_leak_and_the_label_conflict() -> None:
-    records = [record("b1", "x", split="test"), record("a1", "x"), record("c1", "y"), record("c2", "z"),
-               record("d1", "z", plane="femur")]
+    records = [
+        record("b1", "x", split="test"),
+        record("a1", "x"),
+        record("c1", "y"),
+        record("c2", "z"),
+        record("d1", "z", plane="femur"),
+    ]
     first, second = find_duplicates(records)
     assert (first.image_a, first.image_b) == ("african/a1", "african/b1")
     assert (first.split_a, first.split_b) == ("train", "test")

@@ -52,9 +52,7 @@ def test_african(african: list[ImageRecord]) -> None:
     assert not {r.patient_id for r in train} & {r.patient_id for r in african if r.split == "test"}
 
 
-def test_duplicates_in_the_published_training_images(
-    spanish: list[ImageRecord], african: list[ImageRecord]
-) -> None:
+def test_duplicates_in_the_published_training_images(spanish: list[ImageRecord], african: list[ImageRecord]) -> None:
     pairs = find_duplicates([*spanish, *african])
     inside = [pair for pair in pairs if (pair.split_a, pair.split_b) == ("train", "train")]
     assert len(inside) == 16
@@ -77,6 +75,5 @@ def test_store(spanish: list[ImageRecord], african: list[ImageRecord], tmp_path:
     assert store.pixels.shape == (395, 64, 64, 3)
     asked = [records[200], records[7]]
     rows = store.rows([record.image_id for record in asked])
-    np.testing.assert_array_equal(
-        rows, decode_square([record.path for record in asked], resolution_px=64, workers=1))
+    np.testing.assert_array_equal(rows, decode_square([record.path for record in asked], resolution_px=64, workers=1))
     assert store.pixels.std(axis=(1, 2, 3)).min() > 5

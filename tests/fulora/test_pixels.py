@@ -24,9 +24,18 @@ def record(path: Path, index: int) -> ImageRecord:
     """Write a grey image of its own and return its record."""
     Image.fromarray(np.random.default_rng(index).integers(0, 256, (20, 30), dtype=np.uint8)).save(path)
     return ImageRecord(
-        image_id=f"spanish/{path.stem}", path=str(path), source="spanish", plane="brain", patient_id="spanish/1",
-        centre="Spain", machine=None, split="train", width_px=30, height_px=20,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(), pixel_hash="",
+        image_id=f"spanish/{path.stem}",
+        path=str(path),
+        source="spanish",
+        plane="brain",
+        patient_id="spanish/1",
+        centre="Spain",
+        machine=None,
+        split="train",
+        width_px=30,
+        height_px=20,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        pixel_hash="",
     )
 
 
@@ -144,7 +153,8 @@ def test_finished_store_is_reused_and_another_replaces_it(tmp_path: Path, record
     changed = [record(tmp_path / "4.png", 99), *records[:4]]
     write_store(folder, changed, 8)
     np.testing.assert_array_equal(
-        open_store(folder).rows(["spanish/4"]), decode_square([tmp_path / "4.png"], resolution_px=8, workers=1))
+        open_store(folder).rows(["spanish/4"]), decode_square([tmp_path / "4.png"], resolution_px=8, workers=1)
+    )
 
 
 @pytest.mark.parametrize("name", ["pixels", "index"])

@@ -26,24 +26,44 @@ SIZES = RegimeSizes(num_spanish=200, num_spanish_hybrid=50, num_synthetic=100)
 def make(source: str, per_plane: int, *, split: str = "train", start: int = 0) -> list[ImageRecord]:
     return [
         ImageRecord(
-            image_id=f"{source}/{split}/{plane.name}/{number:04d}", path="", source=source, plane=plane.name,
-            patient_id="" if source == "synthetic" else f"{source}/{split}/{number // 2}", centre="", machine=None,
-            split=split, width_px=1, height_px=1, sha256="", pixel_hash="",
+            image_id=f"{source}/{split}/{plane.name}/{number:04d}",
+            path="",
+            source=source,
+            plane=plane.name,
+            patient_id="" if source == "synthetic" else f"{source}/{split}/{number // 2}",
+            centre="",
+            machine=None,
+            split=split,
+            width_px=1,
+            height_px=1,
+            sha256="",
+            pixel_hash="",
         )
-        for plane in PLANES for number in range(start, start + per_plane)
+        for plane in PLANES
+        for number in range(start, start + per_plane)
     ]
 
 
 CATALOG = [
-    *make("spanish", 60), *make("spanish", 20, split="test"), *make("african", 10), *make("african", 12, split="test"),
+    *make("spanish", 60),
+    *make("spanish", 20, split="test"),
+    *make("african", 10),
+    *make("african", 12, split="test"),
     *make("synthetic", 40),
 ]
 
 
-@pytest.mark.parametrize(("regime", "num_es", "num_af", "num_synthetic"), [
-    ("ES", 200, 0, 0), ("ES+DA", 200, 0, 0), ("HB", 50, 0, 100), ("HB+DA", 50, 0, 100), ("AF", 0, 50, 0),
-    ("ES+AF", 200, 50, 0),
-])
+@pytest.mark.parametrize(
+    ("regime", "num_es", "num_af", "num_synthetic"),
+    [
+        ("ES", 200, 0, 0),
+        ("ES+DA", 200, 0, 0),
+        ("HB", 50, 0, 100),
+        ("HB+DA", 50, 0, 100),
+        ("AF", 0, 50, 0),
+        ("ES+AF", 200, 50, 0),
+    ],
+)
 def test_every_regime(regime: str, num_es: int, num_af: int, num_synthetic: int) -> None:
     chosen = select_training_set(regime, CATALOG, SIZES, seed=0)
     assert (chosen.num_es, chosen.num_af, chosen.num_synthetic) == (num_es, num_af, num_synthetic)
@@ -112,8 +132,10 @@ def test_exactly_enough_is_no_note() -> None:
     assert select_training_set("HB", CATALOG, exact, seed=0).notes == ()
 
 
-@pytest.mark.parametrize(("regime", "missing"), [("ES", "spanish"), ("HB", "spanish"), ("HB", "synthetic"),
-                                                 ("AF", "african"), ("ES+AF", "african")])
+@pytest.mark.parametrize(
+    ("regime", "missing"),
+    [("ES", "spanish"), ("HB", "spanish"), ("HB", "synthetic"), ("AF", "african"), ("ES+AF", "african")],
+)
 def test_a_regime_whose_source_is_not_there(regime: str, missing: str) -> None:
     left = [record for record in CATALOG if record.source != missing or record.split == "test"]
     with pytest.raises(InputError, match=f"{regime.replace('+', '.')}.*needs {missing} training images"):

@@ -20,9 +20,7 @@ from fulora.evaluate.scores import (
     scores_from_confusion,
 )
 
-SAVED_RUN = np.array(
-    [[0, 0, 0, 0, 0], [25, 37, 0, 2, 1], [1, 0, 64, 0, 0], [11, 0, 0, 53, 0], [8, 0, 1, 1, 29]]
-)
+SAVED_RUN = np.array([[0, 0, 0, 0, 0], [25, 37, 0, 2, 1], [1, 0, 64, 0, 0], [11, 0, 0, 53, 0], [8, 0, 1, 1, 29]])
 """Confusion matrix of the released ViT run: rows truth, columns prediction."""
 
 
@@ -96,8 +94,10 @@ def test_interval_is_wider_where_patients_repeat_themselves() -> None:
     copies = [np.repeat(array, 4, axis=0) for array in (probabilities, labels)]
     clustered = patient_intervals(*copies, [str(row // 4) for row in range(240)], seed=0)
     naive = patient_intervals(*copies, [str(row) for row in range(240)], seed=0)
-    width = {name: {m: i[m][1] - i[m][0] for m in METRICS}
-             for name, i in (("one", one), ("clustered", clustered), ("naive", naive))}
+    width = {
+        name: {m: i[m][1] - i[m][0] for m in METRICS}
+        for name, i in (("one", one), ("clustered", clustered), ("naive", naive))
+    }
     for metric in METRICS:
         assert width["clustered"][metric] == pytest.approx(width["one"][metric], rel=0.1)
         assert width["naive"][metric] < 0.7 * width["clustered"][metric]

@@ -44,33 +44,59 @@ class Layout:
         """Return a row of the list and the image's path below the folder."""
         if self.name == "spanish":
             stem = f"Patient{number:05d}_Plane1_1_of_{number}"
-            cells = {"Image_name": stem, "Patient_num": str(number), "Plane": label, "Brain_plane": "Not A Brain",
-                     "Operator": "Op. 1", "US_Machine": "Aloka", "Train ": str(split)}
+            cells = {
+                "Image_name": stem,
+                "Patient_num": str(number),
+                "Plane": label,
+                "Brain_plane": "Not A Brain",
+                "Operator": "Op. 1",
+                "US_Machine": "Aloka",
+                "Train ": str(split),
+            }
             return cells, f"Images/{stem}.png"
         if self.name == "african":
             stem = f"patient{number:03d}_plane"
-            cells = {"Patient_num": str(number), "Plane": label, "Train": str(split), "Center": centre,
-                     "Filename": stem}
+            cells = {
+                "Patient_num": str(number),
+                "Plane": label,
+                "Train": str(split),
+                "Center": centre,
+                "Filename": stem,
+            }
             return cells, f"{centre}/{stem}.png"
         path = f"{centre}/{number}.png"
-        return {"file_name": path, "plane": label, "patient": str(number), "centre": centre, "machine": "Aloka",
-                "split": "train" if split else "test"}, path
+        return {
+            "file_name": path,
+            "plane": label,
+            "patient": str(number),
+            "centre": centre,
+            "machine": "Aloka",
+            "split": "train" if split else "test",
+        }, path
 
     def rows(self) -> list[tuple[dict[str, str], str]]:
         """Return six rows: five planes from one centre, and patient 1 of another."""
         good = [self.row(index + 1, label, 1 if index < 3 else 0, "Ghana") for index, label in enumerate(PLANE_LABELS)]
         return [*good, self.row(6 if self.name == "spanish" else 1, "Fetal brain", 1, "Egypt")]
 
-    def write(self, folder: Path, rows: list[tuple[dict[str, str], str]] | None = None, *, encoding: str = "utf-8",
-              separator: str | None = None, columns: tuple[str, ...] | None = None) -> Path:
+    def write(
+        self,
+        folder: Path,
+        rows: list[tuple[dict[str, str], str]] | None = None,
+        *,
+        encoding: str = "utf-8",
+        separator: str | None = None,
+        columns: tuple[str, ...] | None = None,
+    ) -> Path:
         """Write images and list, and return the folder."""
         rows = self.rows() if rows is None else rows
         for index, (_, path) in enumerate(rows):
             picture(folder / path, index)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / self.list_name).open("w", encoding=encoding, newline="") as file:
-            writer = csv.DictWriter(file, columns or self.columns, delimiter=separator or self.separator,
-                                    extrasaction="ignore")
+            writer = csv.DictWriter(
+                file, columns or self.columns, delimiter=separator or self.separator, extrasaction="ignore"
+            )
             writer.writeheader()
             writer.writerows(cells for cells, _ in rows)
         return folder
@@ -82,14 +108,39 @@ def picture(path: Path, index: int) -> None:
     Image.fromarray(np.random.default_rng(index).integers(0, 256, (16, 24), dtype=np.uint8)).save(path)
 
 
-SPANISH = Layout("spanish", "spanish", "FETAL_PLANES_DB_data.csv",
-                 ("Image_name", "Patient_num", "Plane", "Brain_plane", "Operator", "US_Machine", "Train "), ";",
-                 "Plane", "Train ", "Image_name", read_spanish)
-AFRICAN = Layout("african", "african", "African_planes_database.csv",
-                 ("Patient_num", "Plane", "Train", "Center", "Filename"), ",", "Plane", "Train", "Filename",
-                 read_african)
-FOLDER = Layout("folder", "african", "images.csv", ("file_name", "plane", "patient", "centre", "machine", "split"), ",",
-                "plane", "split", "file_name", lambda folder: read_folder(folder, source="african"))
+SPANISH = Layout(
+    "spanish",
+    "spanish",
+    "FETAL_PLANES_DB_data.csv",
+    ("Image_name", "Patient_num", "Plane", "Brain_plane", "Operator", "US_Machine", "Train "),
+    ";",
+    "Plane",
+    "Train ",
+    "Image_name",
+    read_spanish,
+)
+AFRICAN = Layout(
+    "african",
+    "african",
+    "African_planes_database.csv",
+    ("Patient_num", "Plane", "Train", "Center", "Filename"),
+    ",",
+    "Plane",
+    "Train",
+    "Filename",
+    read_african,
+)
+FOLDER = Layout(
+    "folder",
+    "african",
+    "images.csv",
+    ("file_name", "plane", "patient", "centre", "machine", "split"),
+    ",",
+    "plane",
+    "split",
+    "file_name",
+    lambda folder: read_folder(folder, source="african"),
+)
 LAYOUTS = (SPANISH, AFRICAN, FOLDER)
 
 
@@ -134,9 +185,7 @@ def test_conformance(layout: Layout, read: Callable[[Path], list[ImageRecord]], 
     assert read(tmp_path / "data") == records
 
 
-def test_relative_folder_gives_absolute_paths(
-    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_folder_gives_absolute_paths(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout.write(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     assert all(Path(record.path).is_absolute() for record in layout.read(Path("data")))
@@ -422,7 +471,10 @@ def test_bad_parquet(tmp_path: Path) -> None:
     pandas.DataFrame({"file_name": ["a.png"], "plane": [None], "patient": [None]}).to_parquet(path)
     found = faults(FOLDER.read, tmp_path)
     assert [word for word in ("plane", "patient", "not there") if any(word in f for f in found)] == [
-        "plane", "patient", "not there"]
+        "plane",
+        "patient",
+        "not there",
+    ]
 
 
 def test_two_lists(tmp_path: Path) -> None:

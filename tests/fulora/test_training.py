@@ -32,8 +32,13 @@ def test_learns_and_reports() -> None:
     pixels, labels = shapes(100, 0)
     seen: list[dict[str, float]] = []
     trained = train_classifier(
-        pixels=pixels, labels=labels, config=config(model="ResNet18", epochs=3, refit_batchnorm=True), seed=0,
-        device="cpu", on_epoch=seen.append, validation=shapes(25, 1),
+        pixels=pixels,
+        labels=labels,
+        config=config(model="ResNet18", epochs=3, refit_batchnorm=True),
+        seed=0,
+        device="cpu",
+        on_epoch=seen.append,
+        validation=shapes(25, 1),
     )
     assert trained.history == seen and [row["epoch"] for row in seen] == [1, 2, 3]
     assert seen[-1]["loss"] < seen[0]["loss"] / 2

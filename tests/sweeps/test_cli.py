@@ -196,7 +196,9 @@ def small_run(tmp_path) -> RunPaths:
 
 
 def test_exported_tables_open_in_pandas_polars_and_duckdb(capsys, tmp_path, small_run):
-    code, out, _ = call(capsys, "export", small_run.root, "--to", tmp_path / "out", "--format", "parquet", "csv", "markdown", "latex")
+    code, out, _ = call(
+        capsys, "export", small_run.root, "--to", tmp_path / "out", "--format", "parquet", "csv", "markdown", "latex"
+    )
     assert code == 0 and len(out.splitlines()) == 4
     import duckdb
     import pandas

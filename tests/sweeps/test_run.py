@@ -56,11 +56,17 @@ def test_tables_have_a_row_per_cell_in_the_papers_order(finished):
 
 def test_every_finished_cell_predicts_every_test_image_once(finished):
     rows = read_rows(finished.predictions, "predictions")
-    test = [r["image_id"] for r in read_rows(finished.catalog, "catalog") if (r["source"], r["split"]) == ("african", "test")]
+    test = [
+        r["image_id"]
+        for r in read_rows(finished.catalog, "catalog")
+        if (r["source"], r["split"]) == ("african", "test")
+    ]
     by_trial: dict[str, list[str]] = {}
     for row in rows:
         by_trial.setdefault(row["trial_id"], []).append(row["image_id"])
-        assert sum(row[f"p_{name}"] for name in ("other", "abdomen", "brain", "femur", "thorax")) == pytest.approx(1, abs=1e-5)
+        assert sum(row[f"p_{name}"] for name in ("other", "abdomen", "brain", "femur", "thorax")) == pytest.approx(
+            1, abs=1e-5
+        )
     assert len(by_trial) == 4 * 2 + 2
     assert all(sorted(ids) == sorted(test) for ids in by_trial.values())
 
@@ -90,7 +96,9 @@ def test_trials_say_what_ran_where_and_from_what(finished):
     assert sorted({r["stage"] for r in rows}) == ["grid", "judge", "lora"]
     assert {r["status"] for r in rows} == {"SUCCEEDED"}
     for row in rows:
-        assert row["seconds"] > 0 and row["peak_memory_bytes"] > 0 and row["provenance_torch"] and row["config_seed"] >= 0
+        assert (
+            row["seconds"] > 0 and row["peak_memory_bytes"] > 0 and row["provenance_torch"] and row["config_seed"] >= 0
+        )
     bases = {r["metric_base_name"] for r in rows if r["stage"] == "lora"}
     assert len(bases) == 1 and "small-sd" in bases.pop()
     assert {r["config_rank"] for r in rows if r["stage"] == "lora"} == {4, 2}
@@ -141,7 +149,9 @@ def _wait_for(process, condition, seconds=150):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
-def test_a_stopped_run_goes_on_and_gives_the_same_tables(tmp_path, how, mini_flags, mini_experiment, uninterrupted, local_ray):
+def test_a_stopped_run_goes_on_and_gives_the_same_tables(
+    tmp_path, how, mini_flags, mini_experiment, uninterrupted, local_ray
+):
     folder = tmp_path / "stopped"
     paths = RunPaths(folder)
     process = _spawn(mini_flags, folder)

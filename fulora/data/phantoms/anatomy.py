@@ -32,8 +32,14 @@ def paint_abdomen(view: Canvas, rng: np.random.Generator) -> None:
         view.blob(x, z, rng.uniform(2, 4), rng.uniform(1, 2), rng.choice((-16.0, 0.0)), angle=rng.uniform(0, 3))
     stomach = rng.uniform(9, 13)
     view.blob(
-        -0.48 * a, rng.uniform(-0.15, 0.25) * b, stomach, stomach * rng.uniform(0.6, 0.85), FLUID_DB,
-        angle=rng.uniform(-0.6, 0.6), attenuation=0.08, lobes=(rng.uniform(0, 0.12), rng.uniform(-0.08, 0.08)),
+        -0.48 * a,
+        rng.uniform(-0.15, 0.25) * b,
+        stomach,
+        stomach * rng.uniform(0.6, 0.85),
+        FLUID_DB,
+        angle=rng.uniform(-0.6, 0.6),
+        attenuation=0.08,
+        lobes=(rng.uniform(0, 0.12), rng.uniform(-0.08, 0.08)),
     )
     start, bow = rng.uniform(0.55, 0.7), rng.uniform(3, 7)
     view.rod(0.02 * a, -start * b, 0.38 * a, -0.05 * b, 6.0, FLUID_DB + 6, bow=bow)

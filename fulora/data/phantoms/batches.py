@@ -125,8 +125,16 @@ def _paint_mother(canvas: Canvas, rng: np.random.Generator, depth_mm: float) -> 
         centre = 0.55 * depth_mm
         size = rng.uniform(50, 66)
         x = rng.normal(0, 10)
-        canvas.blob(x, centre, size * rng.uniform(1.0, 1.3), size * 0.85, FLUID_DB + 8, attenuation=0.12, edge=5.0,
-                    lobes=(0.05, rng.normal(0, 0.05)))
+        canvas.blob(
+            x,
+            centre,
+            size * rng.uniform(1.0, 1.3),
+            size * 0.85,
+            FLUID_DB + 8,
+            attenuation=0.12,
+            edge=5.0,
+            lobes=(0.05, rng.normal(0, 0.05)),
+        )
     canvas.layer(rng.uniform(0.92, 1.0) * depth_mm, rng.uniform(8, 20), rng.uniform(-12, -4), tilt=rng.normal(0, 0.06))
     canvas.texture(rng, 2.5)
 

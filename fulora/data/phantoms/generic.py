@@ -98,8 +98,15 @@ def _ring(view: Canvas, size: float, rng: np.random.Generator) -> str:
     gaps = tuple((rng.uniform(-3, 3), rng.uniform(0.1, 0.5)) for _ in range(rng.integers(0, 3)))
     hard = rng.random() < 0.5
     view.ring(
-        0, 0, a, b, rng.uniform(2, 5), rng.uniform(6, 14) + 6 * hard, gaps=gaps,
-        specular_db=rng.uniform(12, 28) if hard else rng.uniform(0, 10), attenuation=0.9 if hard else None,
+        0,
+        0,
+        a,
+        b,
+        rng.uniform(2, 5),
+        rng.uniform(6, 14) + 6 * hard,
+        gaps=gaps,
+        specular_db=rng.uniform(12, 28) if hard else rng.uniform(0, 10),
+        attenuation=0.9 if hard else None,
     )
     return f"{'hard' if hard else 'soft'} bright ring, {word} inside"
 
@@ -109,8 +116,15 @@ def _rod(view: Canvas, size: float, rng: np.random.Generator) -> str:
     hard = rng.random() < 0.6
     level = rng.uniform(12, 22) if hard else rng.uniform(4, 12)
     view.rod(
-        -length, 0, length, 0, width, level, bow=bow,
-        specular_db=level + 8 if hard else level, attenuation=rng.uniform(2, 4) if hard else None,
+        -length,
+        0,
+        length,
+        0,
+        width,
+        level,
+        bow=bow,
+        specular_db=level + 8 if hard else level,
+        attenuation=rng.uniform(2, 4) if hard else None,
     )
     if rng.random() < 0.3:
         gap = rng.uniform(5, 12)
@@ -136,7 +150,11 @@ def _beads(view: Canvas, size: float, rng: np.random.Generator) -> str:
     hard = rng.random() < 0.5
     for place in np.linspace(-1, 1, count):
         view.blob(
-            size * place, size * bow * place * place, rng.uniform(1.5, 3), rng.uniform(1.5, 3), rng.uniform(10, 18),
+            size * place,
+            size * bow * place * place,
+            rng.uniform(1.5, 3),
+            rng.uniform(1.5, 3),
+            rng.uniform(10, 18),
             attenuation=2.0 if hard else None,
         )
     return f"row of bright beads{' with shadows' if hard else ''}"
