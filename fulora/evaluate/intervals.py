@@ -53,6 +53,38 @@ def mean_scores(
     return {name: (float(np.mean([v[name] for v in values])), *intervals[name]) for name in METRICS}
 
 
+def paired_change(
+    cells: Sequence[tuple[np.ndarray, np.ndarray]],
+    labels: np.ndarray,
+    patient_ids: Sequence[str] | np.ndarray,
+    *,
+    seed: int,
+    coverage: float = 0.95,
+) -> dict[str, tuple[float, float, float]]:
+    """Return (change, low, high) in points of each of METRICS from one way of training to another, averaged over cells.
+
+    A cell is (before [S, N, 5], after [S', N, 5]), such as one model on two regimes, its trainings first. Both sides
+    are scored on the same resamples of the same patients, so what makes a patient hard for both cancels; two separate
+    intervals cannot say this. Covers the choice of test patients, not of training seeds beyond those given.
+    """
+    values: dict[str, list[float]] = {name: [] for name in METRICS}
+    spreads: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+    for sides in cells:
+        points = [[score(p, labels) for p in side] for side in sides]
+        resampled = [[resampled_scores(p, labels, patient_ids, seed=seed) for p in side] for side in sides]
+        for name in METRICS:
+            before, after = (float(np.mean([p[name] for p in side])) for side in points)
+            values[name].append(after - before)
+            low_high = [np.mean([r[name] for r in side], axis=0) for side in resampled]
+            spreads[name].append(low_high[1] - low_high[0])
+    tail = 100 * (1 - coverage) / 2
+    found: dict[str, tuple[float, float, float]] = {}
+    for name in METRICS:
+        low, high = np.nanpercentile(np.mean(spreads[name], axis=0), [tail, 100 - tail])
+        found[name] = (float(np.mean(values[name])), float(low), float(high))
+    return found
+
+
 def resampled_scores(
     probabilities: np.ndarray,
     labels: np.ndarray,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from fulora.evaluate.intervals import _weighted_auc, patient_intervals
+from fulora.evaluate.intervals import _weighted_auc, paired_change, patient_intervals
 from fulora.evaluate.published import published_table1, published_table2
 from fulora.evaluate.scores import (
     METRICS,
@@ -128,3 +128,21 @@ def test_printed_tables() -> None:
     for row in rows + published_table2():
         hits = row["accuracy"] * 233 / 100
         assert abs(hits - round(hits)) < 0.02, row
+
+
+def test_a_change_between_two_trainings_is_narrower_paired_than_apart() -> None:
+    """Two classifiers that fail on the same hard patients differ surely, though each score alone is uncertain."""
+    rng = np.random.default_rng(0)
+    labels, patients = np.tile([1, 2, 3, 4], 60), np.repeat(np.arange(60), 4)
+    hard = rng.random(60) < 0.4
+    worse = np.eye(5)[np.where(hard[patients], 0, labels)] * 0.9 + 0.02
+    better = worse.copy()
+    slips = np.flatnonzero(hard[patients])[::5]
+    better[slips] = np.eye(5)[labels[slips]] * 0.9 + 0.02
+    found = paired_change([(worse[None], better[None])], labels, patients, seed=0)["accuracy"]
+    apart = [patient_intervals(p, labels, patients, seed=0)["accuracy"] for p in (worse, better)]
+    assert found[0] == pytest.approx(100 * len(slips) / 240)
+    assert 0 < found[1] < found[0] < found[2]
+    assert apart[1][0] < apart[0][1], "apart, the two intervals overlap"
+    none = paired_change([(worse[None], worse[None])], labels, patients, seed=0)
+    assert none["f1"] == (0, 0, 0)
