@@ -22,8 +22,8 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
-def _grid(title: str, columns: list[str], numbers_from: int) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+def _grid(columns: list[str], numbers_from: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     for index, name in enumerate(columns):
         table.add_column(name, justify="right" if index >= numbers_from else "left", no_wrap=True)
     return table
@@ -47,7 +47,8 @@ def print_outcome(paths: RunPaths, until: str) -> None:
 
 def _print_ranks(paths: RunPaths, console: Console) -> None:
     rows = read_rows(paths.table("ranks"), "ranks")
-    table = _grid("Synthetic images recognised as the plane asked for (%)", ["rank", "adapter", "base", "loss", "s"], 0)
+    console.print("Synthetic images that show the plane asked for (%), by the judge", style="bold")
+    table = _grid(["rank", "adapter", "base", "loss", "seconds"], 0)
     for row in rows:
         mark = "*" if row["chosen"] else ""
         table.add_row(
@@ -62,7 +63,8 @@ def _print_ranks(paths: RunPaths, console: Console) -> None:
 def _print_scores(paths: RunPaths, console: Console) -> None:
     rows = read_rows(paths.table("table1"), "table1")
     names = ["data", "model", "#ES", "#syn", "#pat", "ACC", "95 %", "Rec", "Pre", "F1", "AUC"]
-    table = _grid("Table 1: zero-shot on the African test images (%)", names, 2)
+    console.print("Table 1: zero-shot on the African test images (%)", style="bold")
+    table = _grid(names, 2)
     for row in rows:
         counts = [str(row[n]) if row[n] is not None else "-" for n in ("num_es", "num_synthetic", "num_patients")]
         low, high = row["accuracy_low"], row["accuracy_high"]
@@ -101,7 +103,7 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
     plan, done = make_plan(experiment, records), latest_success(paths)
     console = _console()
     console.print(f"recipe {experiment.recipe}, seed {experiment.seed}, base {experiment.base}", soft_wrap=True)
-    table = _grid("", ["stage", "trial", "id", "state"], 9)
+    table = _grid(["stage", "trial", "id", "state"], 9)
     for trial in plan.trials:
         state = "done" if trial.trial_id in done else "to do"
         table.add_row(trial.stage, trial.label, trial.trial_id if records is not None else "-", state)
@@ -121,7 +123,7 @@ def print_status(paths: RunPaths) -> None:
     plan, attempts, done = json.loads(paths.plan.read_text()), read_attempts(paths), latest_success(paths)
     console = _console()
     console.print(f"{paths.root}: recipe {plan['recipe']}, seed {plan['seed']}", soft_wrap=True)
-    table = _grid("", ["stage", "planned", "done", "failed", "cancelled", "missing"], 1)
+    table = _grid(["stage", "planned", "done", "failed", "cancelled", "missing"], 1)
     latest = {a.trial_id: a for a in attempts}
     for stage in ("judge", "lora", "grid"):
         ids = [t["trial_id"] for t in plan["trials"] if t["stage"] == stage]

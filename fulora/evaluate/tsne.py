@@ -59,6 +59,7 @@ def embed_planes(
     """
     rows: list[dict[str, str | float]] = []
     notes: list[str] = []
+    short: dict[str, list[str]] = {}
     index = {plane.name: plane.index for plane in PLANES}
     for plane in planes:
         names: list[tuple[str, str]] = []
@@ -67,7 +68,7 @@ def embed_planes(
             found = np.flatnonzero(np.asarray(given.planes) == index[plane])
             found = np.array(sorted(found, key=[str(name) for name in given.image_ids].__getitem__), dtype=np.int64)
             if len(found) < per_source:
-                notes.append(f"t-SNE of {plane}: {per_source} {source} images asked for, there are {len(found)}.")
+                short.setdefault(source, []).append(f"{plane} {len(found)}")
             rng = numpy_rng(seed, "tsne", plane, source)
             taken = np.sort(rng.permutation(len(found))[:per_source])
             names += [(source, given.image_ids[int(row)]) for row in found[taken]]
@@ -78,6 +79,8 @@ def embed_planes(
         points = _embedded(np.concatenate(parts), derive_seed(seed, "tsne", plane))
         for (source, image_id), (x, y) in zip(names, points, strict=True):
             rows.append({"plane": plane, "source": source, "image_id": image_id, "x": float(x), "y": float(y)})
+    wanted = f"t-SNE asks for {per_source} images per source and plane; there are fewer"
+    notes += [f"{wanted} {source} ones: {', '.join(counts)}" for source, counts in short.items()]
     return Embedding(rows=rows, notes=notes)
 
 
