@@ -6,33 +6,26 @@ only what is missing. Every stage hands over files, so it can be read, tested an
 
 from __future__ import annotations
 
-import fcntl
-import json
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
 
 from fulora.data.records import ImageRecord
 from fulora.diffusion.base import check_base, fingerprint
-from fulora.errors import InputError, fault, raise_if_any
+from fulora.errors import raise_if_any
 from fulora.recipes import Experiment
 from sweeps import classifier_grid, lora_sweep, results, synthesis
 from sweeps.catalog import build_catalog, read_synthetic
 from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.ownership import check_owner, locked, remove_leftovers
 from sweeps.paths import RunPaths, check_writable, write_json
 from sweeps.progress import Progress, shown
 from sweeps.provenance import provenance
-from sweeps.tables import read_rows, write_table, write_trials
+from sweeps.record import STAGES, Record, StageName
+from sweeps.tables import write_trials
 from sweeps.trials import Attempt, Trial, data_hash, missing, plain, read_attempts
 from sweeps.tuning import Work, run_trials
-
-StageName = Literal["sources", "lora", "sample", "grid", "report"]
-STAGES: tuple[StageName, ...] = ("sources", "lora", "sample", "grid", "report")
 
 
 class StageFailed(RuntimeError):
@@ -73,83 +66,8 @@ def check(experiment: Experiment, paths: RunPaths) -> None:
     """Raise InputError for everything that can be known to be wrong before any work."""
     raise_if_any(experiment.faults())
     check_base(experiment.base)
-    _check_owner(experiment, paths)
+    check_owner(experiment.recipe, paths)
     check_writable(paths.root)
-
-
-def _check_owner(experiment: Experiment, paths: RunPaths) -> None:
-    out = str(paths.root)
-    if paths.plan.is_file():
-        try:
-            owner = json.loads(paths.plan.read_text())["recipe"]
-        except (ValueError, KeyError) as error:
-            raise InputError(
-                fault("out", out, "has a plan.json that is not ours", "Give --out another folder.")
-            ) from error
-        if owner != experiment.recipe:
-            rule = f"belongs to recipe {owner!r}, not {experiment.recipe!r}"
-            raise InputError(fault("out", out, rule, "Give --out another folder."))
-    elif paths.root.is_dir() and any(f for f in paths.root.iterdir() if not f.name.startswith(".")):
-        if not paths.phantoms.is_dir() and not paths.catalog.is_file():
-            raise InputError(fault("out", out, "is not empty and holds no run", "Give --out a new or empty folder."))
-    elif paths.root.exists() and not paths.root.is_dir():
-        raise InputError(fault("out", out, "is a file", "Give --out a folder."))
-
-
-@contextmanager
-def _locked(paths: RunPaths) -> Iterator[None]:
-    """Hold the run's lock; the kernel frees it however the process ends."""
-    with paths.lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                fault("out", str(paths.root), "is being written by another run", "Wait for it, or give another --out.")
-            ) from error
-        yield
-
-
-@dataclass(slots=True)
-class Record:
-    """What ran where and for how long, and what a reader of the tables must know."""
-
-    paths: RunPaths
-    progress: Progress
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[dict[str, str]] = field(default_factory=list)
-
-    def note(self, stage: str, texts: Sequence[str]) -> None:
-        """Keep notes, each once, and show them."""
-        for text in texts:
-            row = {"stage": stage, "note": text}
-            if row not in self.notes:
-                self.notes.append(row)
-                self.progress.say(f"note: {text}")
-
-    @contextmanager
-    def stage(self, name: str, where: str) -> Iterator[dict[str, Any]]:
-        """Time a stage and keep its row; a stage that had nothing to do keeps the row of the run that did it."""
-        began = time.perf_counter()
-        row: dict[str, Any] = {"stage": name, "where": where, "num_done": 0, "num_reused": 0}
-        row["started_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        yield row
-        row["seconds"] = round(time.perf_counter() - began, 2)
-        before = {r["stage"]: r for r in self._before()}
-        kept = before.get(name) if not row["num_done"] and name in before else row
-        self.stages.append(kept or row)
-        self.save()
-
-    def _before(self) -> list[dict[str, Any]]:
-        file = self.paths.table("stages")
-        return read_rows(file, "stages") if file.is_file() else []
-
-    def save(self) -> None:
-        """Write both tables."""
-        names = {row["stage"] for row in self.stages}
-        rows = [*self.stages, *(r for r in self._before() if r["stage"] not in names)]
-        order = {name: index for index, name in enumerate(STAGES)}
-        write_table(self.paths.table("stages"), "stages", sorted(rows, key=lambda r: order.get(r["stage"], 9)))
-        write_table(self.paths.table("notes"), "notes", self.notes)
 
 
 def run(
@@ -166,7 +84,8 @@ def run(
     """
     raise_if_any(options.faults())
     check(experiment, paths)
-    with _locked(paths):
+    with locked(paths):
+        remove_leftovers(paths)
         record = Record(paths, progress)
         with record.stage("sources", "driver") as row:
             records, notes = build_catalog(experiment, paths, progress)
