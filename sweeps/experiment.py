@@ -1,6 +1,6 @@
 """What a run is: the stages in order, on one page.
 
-In: an `Experiment`, a folder, a place to run. Out: the folder filled as DESIGN of the README says; a second call does
+In: an `Experiment`, a folder, a place to run. Out: the folder filled as the README shows; a second call does
 only what is missing. Every stage hands over files, so it can be read, tested and repeated by itself.
 """
 
