@@ -265,7 +265,8 @@ def repo() -> Experiment:
         recipe="repo",
         # train_network settings of the release: batch 1, clip skip 2 (the penultimate hidden state).
         lora=replace(base.lora, targets="all_attention", batch_size=1, clip_skip=1),
-        sampling=replace(base.sampling, guidance=7.0),  # the web UI's default; the release names no value
+        # Guidance: the web UI's default; the release names no value.
+        sampling=replace(base.sampling, guidance=7.0, clip_skip=1),
         grid=replace(
             base.grid, resolution_px=224, augmentation=AugmentConfig(rotation_degrees=15.0, vertical_flip=0.0)
         ),

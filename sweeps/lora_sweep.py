@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,14 +164,17 @@ def train_judge_trial(trial: Trial, paths: RunPaths, report: Report, experiment:
     """Train the judge and put it in place; return its metrics."""
     from fulora.evaluate.judge import save_judge, train_judge
 
+    config = experiment.judge
     training, heldout, words = judge_images(experiment, read_catalog(paths), trial.seed)
+    # As many steps on few images as on many: a judge of a small real set would else be hardly trained.
+    config = replace(config, epochs=max(1, round(config.epochs * config.num_images / len(training[0]))))
 
     def on_epoch(row: dict) -> None:
         note = f"{row['accuracy']:.1f} % right"
-        report({"fraction": row["epoch"] / experiment.judge.epochs, "note": note})
+        report({"fraction": row["epoch"] / config.epochs, "note": note})
 
     judge = train_judge(
-        *training, config=experiment.judge, seed=trial.seed, heldout=heldout, what=words, on_epoch=on_epoch
+        *training, config=config, seed=trial.seed, heldout=heldout, what=words, on_epoch=on_epoch
     )
     with written(paths.judge) as beside:
         save_judge(judge, beside)
