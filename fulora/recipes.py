@@ -19,8 +19,8 @@ from fulora.classify.models import MODELS
 from fulora.classify.training import ClassifierConfig
 from fulora.data.phantoms import PhantomConfig
 from fulora.data.regimes import REGIMES, TABLE1_REGIMES, TABLE2_REGIMES, RegimeSizes
-from fulora.diffusion.finetune import LoraConfig
 from fulora.diffusion.sampler import SamplingConfig
+from fulora.diffusion.training import LoraConfig
 from fulora.errors import fault
 from fulora.evaluate.judge import JudgeConfig
 

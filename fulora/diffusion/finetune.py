@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-from fulora.diffusion.adapter import AdapterTargets, add_lora
+from fulora.diffusion.adapter import add_lora
 from fulora.diffusion.base import load_base
 from fulora.diffusion.caching import cache_latents, check_resolution, encode_prompts
 from fulora.diffusion.device import (
@@ -29,70 +28,12 @@ from fulora.diffusion.device import (
     resolve_precision,
 )
 from fulora.diffusion.formats import KOHYA_FILE, lora_weights, save_diffusers, save_kohya
-from fulora.diffusion.training import train_adapter
+from fulora.diffusion.training import LoraConfig, train_adapter
 from fulora.errors import fault, raise_if_any
 from fulora.seeds import derive_seed
 
 if TYPE_CHECKING:
     import numpy as np
-
-OptimizerName = Literal["adam8bit", "adamw8bit", "adamw"]
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoraConfig:
-    """Settings of one fine-tuning. Defaults are the paper's."""
-
-    rank: int = 128
-    """Inner dimension r of A and B. Source: paper section 3, {8, 32, 128}."""
-    alpha: float | None = None
-    """Scale alpha of equation (2); None is the rank. Source: paper section 3, alpha = rank."""
-    targets: AdapterTargets = "cross_attention"
-    """Adapted projections of the U-Net. Source: paper section 2."""
-    num_steps: int = 10_000
-    """Optimizer steps. Source: paper section 3."""
-    batch_size: int = 2
-    """Images per step. Source: paper section 3 (the released code: 1)."""
-    learning_rate: float = 1e-4
-    """Constant rate. Source: paper section 3."""
-    optimizer: OptimizerName = "adamw8bit"
-    """8-bit Adam of bitsandbytes, with or without decoupled weight decay, or torch's AdamW. Source: paper section 3."""
-    weight_decay: float = 0.01
-    """Decay of adamw8bit and adamw. Not stated in the paper; the default of bitsandbytes, as in the released code."""
-    resolution_px: int = 512
-    """Side of the square images. Source: paper section 3."""
-    precision: Precision = "auto"
-    """Type of the frozen base; the adapter is always float32. The paper: fp16."""
-    clip_skip: int | None = None
-    """Layers of the text encoder left out, in diffusers' counting. The released code: 1."""
-    caption_dropout: float = 0.0
-    """Share of captions replaced by the empty one. Not in the paper; 0 there."""
-    log_every: int = 50
-    """Steps between two reports of the loss."""
-
-    def faults(self) -> list[str]:
-        """Return every fault of the configuration, empty when there is none."""
-        found = []
-        for field in ("rank", "num_steps", "batch_size", "resolution_px", "log_every"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                found.append(fault(field, value, "must be an integer of at least 1", f"Set {field} to 1 or more"))
-        for field in ("learning_rate", "alpha"):
-            value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                found.append(fault(field, value, "must be above 0", f"Set {field} to a positive number"))
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            found.append(fault("weight_decay", self.weight_decay, "must be at least 0", "Set it to 0 or more"))
-        if not 0 <= self.caption_dropout <= 1:
-            found.append(fault("caption_dropout", self.caption_dropout, "must be from 0 to 1", "Set it within 0 and 1"))
-        if self.clip_skip is not None and self.clip_skip < 0:
-            found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or to None"))
-        for field, choices in (("targets", AdapterTargets), ("optimizer", OptimizerName), ("precision", Precision)):
-            value = getattr(self, field)
-            if value not in get_args(choices):
-                found.append(fault(field, value, "is unknown", f"Choose one of {', '.join(get_args(choices))}"))
-        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
