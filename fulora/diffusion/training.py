@@ -1,4 +1,4 @@
-"""The settings and the training loop of a LoRA: noise on cached latents, the U-Net's prediction of it, one optimizer step.
+"""Settings and training loop of a LoRA: noise on cached latents, the U-Net's prediction of it, one optimizer step.
 
 In: a U-Net with trainable matrices, cached latents and embeddings. Out: the losses; the matrices change in place.
 Source: FU-LoRA equation (1); Ho et al. 2020 (the noise schedule, by diffusers' DDPMScheduler).
