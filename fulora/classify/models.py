@@ -18,7 +18,7 @@ from fulora.planes import PLANES
 if TYPE_CHECKING:
     from torch import nn
 
-Pretrained = Literal["auto", "hub", "none"]
+Pretrained = Literal["auto", "local", "hub", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,8 +123,8 @@ def build_model(
     """Return the model on the CPU, and the name of its starting weights.
 
     The name is `resnet18.tv_in1k (folder)`, `resnet18.tv_in1k (hub)` or `from scratch`; for a torchvision file it is
-    the file's name. `auto` looks in `weights`, then on the hub, and starts from scratch where neither has any; `hub`
-    raises InputError where the hub has none; `none` is from scratch. The head is new in every case.
+    the file's name. `auto` looks in `weights`, then on the hub, and starts from scratch where neither has any; `local`
+    does not ask the hub; `hub` raises InputError where the hub has none; `none` is from scratch. The head is always new.
     """
     from fulora.classify import weights as files
 
@@ -132,12 +132,14 @@ def build_model(
     spec = MODELS[name]
     if pretrained == "none":
         return model, "from scratch"
-    if pretrained == "auto" and weights is not None:
+    if pretrained in ("auto", "local") and weights is not None:
         file = files.find_file(weights, spec.tag, spec.torchvision_stem)
         if file is not None:
             files.load_backbone(model, files.read_state(file), architecture=name, origin=str(file))
             label = spec.tag if file.stem == spec.tag else file.name
             return model, f"{label} (folder)"
+    if pretrained == "local":
+        return model, "from scratch"
     state = files.hub_state(spec.tag)
     if state is not None:
         files.load_backbone(model, state, architecture=name, origin=f"hub:timm/{spec.tag}")

@@ -53,7 +53,7 @@ class ClassifierConfig:
     weights: Path | None = None
     """Folder of ImageNet weight files, tried before the hub."""
     pretrained: Pretrained = "auto"
-    """Where starting weights come from: folder then hub then none, the hub alone, or none."""
+    """Where starting weights come from: folder, hub, then none; folder, then none; the hub alone; none."""
     refit_batchnorm: bool = False
     """Whether BatchNorm's running statistics are taken afresh from the training set at the end (one forward pass).
     They lag behind the weights where steps are few, at 100 steps and below by tens of points of accuracy.
@@ -74,7 +74,7 @@ class ClassifierConfig:
             found.append(fault("learning_rate", self.learning_rate, "must be positive", "The paper's value is 1e-3"))
         if not 0 <= self.momentum < 1:
             found.append(fault("momentum", self.momentum, "must lie in [0, 1)", "Released code: 0.9"))
-        for name, choices in (("optimizer", ("sgd", "adamw")), ("pretrained", ("auto", "hub", "none"))):
+        for name, choices in (("optimizer", ("sgd", "adamw")), ("pretrained", ("auto", "local", "hub", "none"))):
             if getattr(self, name) not in choices:
                 found.append(fault(name, getattr(self, name), "is unknown", f"Choose one of {', '.join(choices)}"))
         if self.precision not in ("auto", "fp32", "bf16"):

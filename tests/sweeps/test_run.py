@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,10 +28,16 @@ def go(experiment: Experiment, folder, **keys):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, mini_flags, mini_experiment, local_ray) -> RunPaths:
-    """A finished run; tests read it, and those that change it work on their own."""
+    """A finished run; tests read it, and those that change it work on a copy."""
     folder = tmp_path_factory.mktemp("run") / "mini"
     assert go(mini_experiment, folder) == []
     return RunPaths(folder)
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> RunPaths:
+    """A finished run in a folder of its own, as after a move."""
+    return RunPaths(shutil.copytree(finished.root, tmp_path / "copy"))
 
 
 def test_a_run_leaves_the_files_of_the_contract(finished):
@@ -116,8 +123,8 @@ def test_running_again_does_nothing_and_gives_the_same_tables(finished, mini_exp
     assert state() == before
 
 
-def test_a_wider_study_runs_the_difference(finished, mini_experiment):
-    before = {a.trial_id for a in read_attempts(finished)}
+def test_a_wider_study_runs_the_difference(copied, mini_experiment):
+    before = {a.trial_id for a in read_attempts(copied)}
     lora = replace(mini_experiment.lora, ranks=(2, 3, 4))
     wider = replace(
         mini_experiment,
@@ -125,14 +132,14 @@ def test_a_wider_study_runs_the_difference(finished, mini_experiment):
         sampling=replace(mini_experiment.sampling, images_per_plane=4),
         grid=replace(mini_experiment.grid, models=("MobileNet v2", "ResNet18", "EfficientNet b0")),
     )
-    images = {p.name: p.stat().st_mtime_ns for p in finished.synthetic.rglob("*.png")}
-    go(wider, finished.root)
-    new = [a for a in read_attempts(finished) if a.trial_id not in before]
+    images = {p.name: p.stat().st_mtime_ns for p in copied.synthetic.rglob("*.png")}
+    go(wider, copied.root)
+    new = [a for a in read_attempts(copied) if a.trial_id not in before]
     assert [a.label for a in new if a.stage == "lora"] == ["rank 3"]
     assert {a.config["model"] for a in new if a.stage == "grid" and a.config["regime"] == "ES"} == {"EfficientNet b0"}
-    after = {p.name: p.stat().st_mtime_ns for p in finished.synthetic.rglob("*.png")}
+    after = {p.name: p.stat().st_mtime_ns for p in copied.synthetic.rglob("*.png")}
     assert len(after) == 40 and {name: after[name] for name in images} == images
-    assert [r["rank"] for r in read_rows(finished.table("ranks"), "ranks")] == [2, 3, 4]
+    assert [r["rank"] for r in read_rows(copied.table("ranks"), "ranks")] == [2, 3, 4]
 
 
 def _spawn(flags, folder):
@@ -150,7 +157,7 @@ def _wait_for(process, condition, seconds=150):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
 def test_a_stopped_run_goes_on_and_gives_the_same_tables(
-    tmp_path, how, mini_flags, mini_experiment, uninterrupted, local_ray
+    tmp_path, how, mini_flags, mini_experiment, finished, local_ray
 ):
     folder = tmp_path / "stopped"
     paths = RunPaths(folder)
@@ -176,38 +183,29 @@ def test_a_stopped_run_goes_on_and_gives_the_same_tables(
     succeeded = {a.trial_id for a in read_attempts(paths) if a.status == "SUCCEEDED"}
     go(mini_experiment, folder)
     for name in ("table1", "table2", "confusion", "embedding"):
-        assert read_rows(paths.table(name), name) == read_rows(uninterrupted.table(name), name)
-    assert paths.predictions.read_bytes() == uninterrupted.predictions.read_bytes()
+        assert read_rows(paths.table(name), name) == read_rows(finished.table(name), name)
+    assert paths.predictions.read_bytes() == finished.predictions.read_bytes()
     kept = {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
     assert complete and {n: kept[n] for n in complete} == {n: done[n] for n in complete}
     again = [a.trial_id for a in read_attempts(paths) if a.attempt > 1]
     assert not succeeded & set(again)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, mini_experiment, local_ray) -> RunPaths:
-    """The same study, never stopped, in another folder."""
-    folder = tmp_path_factory.mktemp("run") / "uninterrupted"
-    go(mini_experiment, folder)
-    return RunPaths(folder)
-
-
-def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path, mini_experiment, finished, local_ray):
+def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path, mini_experiment, copied):
     import torch
     from safetensors.torch import save_file
 
     weights = tmp_path / "weights"
     weights.mkdir()
     save_file({"not.a.key": torch.zeros(3)}, weights / "resnet18.tv_in1k.safetensors")
-    grid = replace(mini_experiment.grid, regimes=("ES",), table2_regimes=(), pretrained="auto", weights=weights)
-    folder = tmp_path / "run"
-    failed = go(replace(mini_experiment, grid=grid), folder, until="grid")
+    grid = replace(mini_experiment.grid, regimes=("ES",), table2_regimes=(), pretrained="local", weights=weights)
+    failed = go(replace(mini_experiment, grid=grid), copied.root, until="grid")
     assert [(a.label, a.status) for a in failed] == [("ES, ResNet18", "FAILED")]
     assert "resnet18" in failed[0].error_message.lower()
-    rows = {r["model"]: r for r in read_rows(RunPaths(folder).table("table1"), "table1")}
+    rows = {r["model"]: r for r in read_rows(copied.table("table1"), "table1")}
     assert rows["ResNet18"]["accuracy"] is None and rows["MobileNet v2"]["accuracy"] is not None
-    table = {r["label"]: r for r in pq.read_table(RunPaths(folder).trials).to_pylist()}
-    assert table["ES, ResNet18"]["error_type"] and table["ES, ResNet18"]["metric_train_loss"] is None
+    (row,) = [r for r in pq.read_table(copied.trials).to_pylist() if r["status"] == "FAILED"]
+    assert row["label"] == "ES, ResNet18" and row["error_type"] == "InputError" and row["metric_train_loss"] is None
 
 
 def test_the_plan_written_holds_the_resolved_configuration(finished, mini_experiment):
