@@ -124,7 +124,7 @@ def build_model(
 
     The name is `resnet18.tv_in1k (folder)`, `resnet18.tv_in1k (hub)` or `from scratch`; for a torchvision file it is
     the file's name. `auto` looks in `weights`, then on the hub, and starts from scratch where neither has any; `local`
-    does not ask the hub; `hub` raises InputError where the hub has none; `none` is from scratch. The head is always new.
+    does not ask the hub; `hub` raises InputError where the hub has none; `none` is from scratch. The head is new.
     """
     from fulora.classify import weights as files
 
