@@ -71,9 +71,13 @@ def _do(command: Phantoms | TrainBase | Audit) -> int:
     if isinstance(command, TrainBase):
         from fulora.diffusion.tiny import train_tiny
 
-        train_tiny(command.to, seed=command.seed)
+        train_tiny(command.to, seed=command.seed, on_log=_print_row)
         return 0
     return _audit(command)
+
+
+def _print_row(row: dict[str, float | str]) -> None:
+    print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
 
 
 def _audit(command: Audit) -> int:
