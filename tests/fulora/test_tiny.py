@@ -52,7 +52,7 @@ def test_any_text_has_tokens_and_the_prompts_differ(tiny):
 
 @pytest.mark.xfail(
     strict=True,
-    reason="known fault of the first weights: words of no caption hardly move the text states, the five prompts lie 3 to 5 "
+    reason="known fault of the first weights: words of no caption hardly move the text states, the prompts lie 3 to 5 "
     "percent apart (captions with other content: 20 to 40), so an adapter can hardly tell the planes apart",
 )
 def test_the_text_encoder_tells_the_prompts_apart(tiny):
