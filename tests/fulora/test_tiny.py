@@ -50,19 +50,16 @@ def test_any_text_has_tokens_and_the_prompts_differ(tiny):
     assert tiny.tokenizer.decode(tiny.tokenizer(odd).input_ids[1:-1]).replace(" ", "") == odd.replace(" ", "")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="known fault of the first weights: words of no caption hardly move the text states, the prompts lie 3 to 5 "
-    "percent apart (captions with other content: 20 to 40), so an adapter can hardly tell the planes apart",
-)
 def test_the_text_encoder_tells_the_prompts_apart(tiny):
+    """At the word that names the plane: what cross-attention can tell the prompts by, new words as they are."""
     import torch
 
     batch = tiny.tokenizer([plane.prompt for plane in PLANES], padding="max_length", return_tensors="pt")
+    word = batch.input_ids[0].tolist().index(tiny.tokenizer.eos_token_id) - 1
     with torch.no_grad():
-        states = tiny.text_encoder(batch.input_ids).last_hidden_state.flatten(1)
+        states = tiny.text_encoder(batch.input_ids).last_hidden_state[:, word]
     distances = torch.cdist(states, states) / states.norm(dim=1).mean()
-    assert distances[~torch.eye(5, dtype=torch.bool)].min() > 0.1
+    assert distances[~torch.eye(5, dtype=torch.bool)].min() > 0.5
 
 
 def test_the_autoencoder_keeps_unseen_generic_scenes(tiny):

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 WORDINGS = 4
 """Wordings drawn for every image and its mirror."""
+NEW_WORD_GAIN = 6.0
+"""How much louder words become that no caption holds. As loud as the others they move the text encoder's states by 4 %,
+and an adapter learns the look but not which plane was asked for. Rank 128 after 4000 to 4800 samples: 42 % of 40 images
+recognised at best with gain 1, 65 % with 6, 55 % with 20."""
 GAMMA = 5.0
 """Signal-to-noise ratio above which a step's weight falls. Source: Hang et al. 2023."""
 
@@ -106,6 +110,16 @@ def train_denoiser(
     for module, mean_module in zip((unet, text_encoder), means):
         module.load_state_dict(mean_module.state_dict())
         module.eval()
+    make_new_words_heard(pipe, tokens)
+
+
+def make_new_words_heard(pipe: Pipeline, tokens: torch.Tensor) -> None:
+    """Scale, in place, the embeddings of all pieces that are not in the captions' token ids, by NEW_WORD_GAIN."""
+    table = pipe.text_encoder.get_input_embeddings().weight
+    unheard = torch.ones(len(table), dtype=torch.bool)
+    unheard[tokens.unique().long()] = False
+    with torch.no_grad():
+        table[unheard] *= NEW_WORD_GAIN
 
 
 def _latents(pipe: Pipeline, images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
