@@ -207,7 +207,7 @@ def test_exported_tables_open_in_pandas_polars_and_duckdb(capsys, tmp_path, smal
     file = tmp_path / "out" / "table1.parquet"
     assert pandas.read_parquet(file)["accuracy"].round(3).tolist()[0] == 74.678
     assert polars.read_parquet(file)["accuracy"].null_count() == 1
-    assert duckdb.sql(f"select count(*), max(accuracy) from '{file}'").fetchone() == (2, 74.678)
+    assert duckdb.sql(f"select count(*), max(accuracy) from '{file}'").fetchall() == [(2, 74.678)]
     assert "| ES+DA | ViT b16 |" in (tmp_path / "out" / "table1.md").read_text()
     assert r"num\_es" in (tmp_path / "out" / "table1.tex").read_text()
     assert pandas.read_csv(tmp_path / "out" / "table1.csv")["model"].tolist() == ["ViT b16"] * 2
