@@ -173,9 +173,7 @@ def train_judge_trial(trial: Trial, paths: RunPaths, report: Report, experiment:
         note = f"{row['accuracy']:.1f} % right"
         report({"fraction": row["epoch"] / config.epochs, "note": note})
 
-    judge = train_judge(
-        *training, config=config, seed=trial.seed, heldout=heldout, what=words, on_epoch=on_epoch
-    )
+    judge = train_judge(*training, config=config, seed=trial.seed, heldout=heldout, what=words, on_epoch=on_epoch)
     with written(paths.judge) as beside:
         save_judge(judge, beside)
         write_json(beside / "trial.json", {"trial_id": trial.trial_id, "label": trial.label, "config": trial.config})

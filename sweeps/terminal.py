@@ -30,7 +30,7 @@ def _grid(columns: list[str], numbers_from: int) -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.2f}"
+    return "-" if value is None or value != value else f"{value:.1f}"
 
 
 def print_outcome(paths: RunPaths, until: str) -> None:

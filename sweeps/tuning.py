@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -149,8 +150,7 @@ def run_trials(
         attempt = attempt_trial(trial, paths, work[trial.stage], numbers[index], report)
         note = _summary(attempt) if attempt.status == "SUCCEEDED" else f"{attempt.error_type}: {attempt.error_message}"
         report({"fraction": 1.0, "note": note, "status": attempt.status})
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # the process is reused; the next trial may not fit beside what this one held
+        _give_memory_back()
 
     watch = _Watch(todo, numbers, paths, progress)
     tuner = tune.Tuner(
@@ -168,6 +168,21 @@ def run_trials(
         raise
     mine = {(trial.trial_id, number) for trial, number in zip(todo, numbers)}
     return [a for a in read_attempts(paths) if (a.trial_id, a.attempt) in mine]
+
+
+def _give_memory_back() -> None:
+    """Free what a trial held: the process is reused, and the next trial may not fit beside it."""
+    import ctypes
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)  # glibc keeps what other threads freed otherwise
 
 
 def _summary(attempt: Attempt) -> str:
