@@ -83,6 +83,10 @@ class _Watch(tune.Callback):
         self.trials, self.numbers, self.paths, self.progress = trials, numbers, paths, progress
         self.running: set[int] = set()
 
+    def __getstate__(self) -> dict:
+        """Nothing: Ray Tune pickles callbacks for a restore that is never used here, and a terminal has no pickle."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.running.add(trial.config["index"])
         self.progress.running(self.trials[trial.config["index"]].label, 0.0, "")

@@ -7,7 +7,7 @@ import pytest
 
 from sweeps.cluster import Cluster, ClusterOptions, connected
 from sweeps.paths import RunPaths
-from sweeps.progress import Quiet
+from sweeps.progress import LiveBars, Quiet, shown
 from sweeps.trials import Trial, missing, read_attempts
 from sweeps.tuning import run_trials
 
@@ -60,6 +60,16 @@ def test_a_failure_and_a_death_are_rows_and_the_others_go_on(four_gpus, tmp_path
     assert by_index[1].error_type == "ValueError" and "the second one is wrong" in by_index[1].error_message
     assert by_index[2].error_type == "WorkerDied"
     assert [t.config["i"] for t in missing(trials, paths)] == [1, 2]
+
+
+def test_live_bars_show_trials_as_they_end(four_gpus, tmp_path, capsys):
+    paths, progress = RunPaths(tmp_path), LiveBars()
+    with connected(ClusterOptions()) as cluster, shown(progress, "grid", 2, "trials"):
+        work = {"grid": _sometimes_fails}
+        run_trials(_trials(2, kind="shown"), work, paths=paths, cluster=cluster, progress=progress)
+    said = capsys.readouterr().err
+    assert "done trial 0" in said and "failed trial 1" in said and "the second one is wrong" in said
+    assert "grid: 2 trials in" in said
 
 
 def test_a_second_attempt_has_its_own_number_and_row(four_gpus, tmp_path):
