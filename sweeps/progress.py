@@ -127,11 +127,13 @@ class LiveBars:
         self.bars.update(self.tasks[label], completed=fraction, note=_cut(note, 24))  # type: ignore[arg-type]
 
     def finished(self, label: str, note: str, failed: bool = False) -> None:
+        from rich.markup import escape
+
         if label in self.tasks:
             self.bars.remove_task(self.tasks.pop(label))  # type: ignore[arg-type]
         mark = "[red]failed[/]" if failed else "[green]done[/]"
-        self.console.print(f"  {mark} {label}", end="")
-        self.console.print(f": {note}", style="dim", markup=False)
+        # In one print: beside live bars, a second one starts over the first.
+        self.console.print(f"  {mark} {escape(label)}[dim]: {escape(note)}[/]")
         self.advance(1)
 
     def advance(self, count: int) -> None:
