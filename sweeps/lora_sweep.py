@@ -155,7 +155,7 @@ def judge_images(
     unique = numpy_rng(seed, "judge", "patients").permutation(np.unique(patients))
     is_heldout = np.isin(patients, unique[: max(1, len(unique) // 5)])
     seen = {r.image_id for r in lora_images(experiment, records)[0]}
-    overlap = sum(r.image_id in seen for r in chosen)
+    overlap = sum(r.image_id in seen for r, held in zip(chosen, is_heldout) if not held)
     words = "Spanish images" + (f", {overlap} of them LoRA's own" if overlap else " LoRA has not seen")
     return (images[~is_heldout], planes[~is_heldout]), (images[is_heldout], planes[is_heldout]), words
 
