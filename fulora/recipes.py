@@ -7,10 +7,10 @@ where it runs. A variant is `dataclasses.replace`. Sources: the paper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -284,11 +284,5 @@ def repo() -> Experiment:
     )
 
 
-RecipeName = Literal["demo", "paper", "repo"]
 RECIPES: dict[str, Callable[[], Experiment]] = {"demo": demo, "paper": paper, "repo": repo}
 """Every recipe by name."""
-
-
-def describe(recipes: Sequence[str] = tuple(RECIPES)) -> dict[str, str]:
-    """Return the first sentence of each recipe's docstring, for the command line."""
-    return {name: (RECIPES[name].__doc__ or "").strip().splitlines()[0] for name in recipes}

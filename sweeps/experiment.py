@@ -149,10 +149,9 @@ def _do_grid(
     for regime in dict.fromkeys((*experiment.grid.regimes, *experiment.grid.table2_regimes)):
         record.note("grid", classifier_grid.training_set(experiment, regime, both).notes)
     work: dict[str, Work] = {"grid": partial(classifier_grid.train_cell, experiment=experiment)}
-    todo = [
-        *missing(plan.grid, paths),
-        *(t for t in plan.grid if t not in missing(plan.grid, paths) and not paths.prediction(t.trial_id).is_file()),
-    ]
+    absent = missing(plan.grid, paths)
+    # A trial that succeeded but whose predictions were deleted is run again.
+    todo = [*absent, *(t for t in plan.grid if t not in absent and not paths.prediction(t.trial_id).is_file())]
     failed = _run_trials("grid", todo, len(plan.grid) - len(todo), work, record, cluster)
     if not classifier_grid.gather_predictions(plan.grid, paths):
         raise StageFailed(_reasons("no classifier was trained", failed))
