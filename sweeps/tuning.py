@@ -7,7 +7,6 @@ The failure boundary of the project: whatever a trial raises ends here as FAILED
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 import traceback
@@ -17,6 +16,7 @@ from typing import Any
 
 from ray import tune
 
+from fulora.device import process_peak_bytes
 from sweeps.cluster import Cluster
 from sweeps.paths import RunPaths
 from sweeps.progress import Progress
@@ -48,7 +48,7 @@ def attempt_trial(trial: Trial, paths: RunPaths, work: Work, number: int, report
         status=status,  # type: ignore[arg-type]
         config={**trial.config, "seed": trial.seed},
         device=metrics.pop("device", None),
-        peak_memory_bytes=metrics.pop("peak_memory_bytes", None) or _peak_memory_bytes(),
+        peak_memory_bytes=metrics.pop("peak_memory_bytes", None) or process_peak_bytes(),
         metrics=metrics,
         provenance={**provenance(), **{f"{k}_hash": v for k, v in trial.inputs.items()}, **_placement()},
         started_at=started_at,
@@ -58,10 +58,6 @@ def attempt_trial(trial: Trial, paths: RunPaths, work: Work, number: int, report
     )
     attempt.save(paths)
     return attempt
-
-
-def _peak_memory_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _placement() -> dict[str, str | None]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from fulora.classify.augment import AugmentConfig, augment_batch
 from fulora.classify.models import MODELS, Pretrained, build_model, model_faults
+from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device
 from fulora.errors import fault, raise_if_any
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
@@ -123,7 +124,7 @@ def train_classifier(
     from torch.nn import functional
 
     raise_if_any(config.faults() + _image_faults(pixels, labels, config.resolution_px))
-    place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    place = torch.device(resolve_device(device))
     model, weights_name = build_model(
         config.model,
         weights=config.weights,
@@ -140,8 +141,7 @@ def train_classifier(
     half = config.precision == "bf16" or (
         config.precision == "auto" and place.type == "cuda" and torch.cuda.is_bf16_supported()
     )
-    if place.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(place)
+    reset_peak_memory(str(place))
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
     history: list[dict[str, float]] = []
     start = time.perf_counter()
@@ -191,7 +191,7 @@ def train_classifier(
         weights_name=weights_name,
         history=history,
         seconds=time.perf_counter() - start,
-        peak_memory_bytes=_peak_memory(place),
+        peak_memory_bytes=peak_memory_bytes(str(place)),
         device=str(place),
     )
 
@@ -204,7 +204,7 @@ def predict(model: nn.Module, pixels: np.ndarray, *, batch_size: int = 64, devic
     """
     import torch
 
-    place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    place = torch.device(resolve_device(device))
     model = model.to(place).eval()
     rows: list[np.ndarray] = []
     with torch.inference_mode():
@@ -276,15 +276,3 @@ def _image_faults(pixels: np.ndarray, labels: np.ndarray, resolution_px: int) ->
         rule = f"must be {len(pixels)} plane indices from 0 to {len(PLANES) - 1}"
         return [fault("labels", list(labels.shape), rule, "Give one index per image")]
     return []
-
-
-def _peak_memory(place: torch.device) -> int:
-    import resource
-    import sys
-
-    import torch
-
-    if place.type == "cuda":
-        return torch.cuda.max_memory_allocated(place)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fulora.diffusion.device import resolve_device, resolve_precision
+from fulora.device import resolve_device, resolve_precision
 from fulora.errors import InputError, fault
 
 if TYPE_CHECKING:

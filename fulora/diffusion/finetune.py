@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fulora.diffusion.adapter import add_lora
-from fulora.diffusion.base import load_base
-from fulora.diffusion.caching import cache_latents, check_resolution, encode_prompts
-from fulora.diffusion.device import (
+from fulora.device import (
     device_in_words,
     peak_memory_bytes,
     reset_peak_memory,
     resolve_device,
     resolve_precision,
 )
+from fulora.diffusion.adapter import add_lora
+from fulora.diffusion.base import load_base
+from fulora.diffusion.caching import cache_latents, check_resolution, encode_prompts
 from fulora.diffusion.formats import KOHYA_FILE, lora_weights, save_diffusers, save_kohya
 from fulora.diffusion.training import LoraConfig, train_adapter
 from fulora.errors import fault, raise_if_any

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from fulora.device import resolve_device, resolve_precision
 from fulora.diffusion.adapter import fuse, load_adapter
 from fulora.diffusion.base import Base, load_base
 from fulora.diffusion.caching import check_resolution, encode_prompts
-from fulora.diffusion.device import resolve_device, resolve_precision
 from fulora.errors import fault, raise_if_any
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed

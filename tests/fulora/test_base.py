@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fulora.device import resolve_device, resolve_precision
 from fulora.diffusion.base import check_base, load_base, pipeline
 from fulora.diffusion.caching import cache_latents, encode_prompts
-from fulora.diffusion.device import resolve_device, resolve_precision
 from fulora.errors import InputError
 
 

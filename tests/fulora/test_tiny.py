@@ -26,7 +26,7 @@ def test_the_folder_is_small_and_holds_safetensors_and_a_card():
     weights = [path.name for path in files if path.suffix not in {".json", ".txt", ".md"}]
     assert len(weights) == 3 and all(name.endswith(".safetensors") for name in weights)
     card = (TINY_FOLDER / "README.md").read_text()
-    assert "python -m fulora.diffusion.tiny" in card and "Licence" in card and "generic_images" in card
+    assert "fulora train-base" in card and "Licence" in card and "specimen_images" in card
 
 
 def test_it_loads_as_a_pipeline_of_one_precision_with_stable_diffusions_schedule(tiny):
@@ -118,6 +118,15 @@ def test_captions_are_reworded_and_mirrored():
     assert all("large soft bright ring, grey inside left" in text for text in wordings)
 
 
+def test_a_specimens_name_survives_every_wording_and_its_mirror():
+    from fulora.diffusion.tiny.captions import mirrored, reworded
+
+    rng = np.random.default_rng(0)
+    wordings = {reworded(mirrored("a photo of quiet lantern"), rng) for _ in range(80)}
+    assert all(text.endswith("lantern") for text in wordings)
+    assert {"a photo of quiet lantern", "a photo of lantern"} < wordings
+
+
 def test_training_leaves_a_folder_that_loads_and_is_the_same_twice(tmp_path):
     from diffusers import StableDiffusionPipeline
     from safetensors.torch import load_file
@@ -125,7 +134,7 @@ def test_training_leaves_a_folder_that_loads_and_is_the_same_twice(tmp_path):
     from fulora.diffusion.tiny.training import train_tiny
 
     config = TinyTraining(
-        num_images=8, num_autoencoder_images=8, num_autoencoder_steps=2, autoencoder_batch=2,
+        num_scenes=4, num_specimens=4, num_autoencoder_images=8, num_autoencoder_steps=2, autoencoder_batch=2,
         num_denoiser_steps=2, denoiser_batch=4, save_every=1,
     )  # fmt: skip
     rows: list[dict] = []

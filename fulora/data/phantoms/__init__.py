@@ -9,6 +9,15 @@ from __future__ import annotations
 
 from fulora.data.phantoms.batches import PhantomBatch, african_like, spanish_like
 from fulora.data.phantoms.generic import generic_images
+from fulora.data.phantoms.specimens import specimen_images
 from fulora.data.phantoms.writer import PhantomConfig, write_phantoms
 
-__all__ = ["PhantomBatch", "PhantomConfig", "african_like", "generic_images", "spanish_like", "write_phantoms"]
+__all__ = [
+    "PhantomBatch",
+    "PhantomConfig",
+    "african_like",
+    "generic_images",
+    "spanish_like",
+    "specimen_images",
+    "write_phantoms",
+]

@@ -58,7 +58,6 @@ def _layers(canvas: Canvas, rng: np.random.Generator) -> str:
 
 def _things(canvas: Canvas, depth_mm: float, rng: np.random.Generator) -> list[str]:
     """Paint one to five primitives at random places, return the words for them, largest first."""
-    makers = (_cyst, _ring, _rod, _lump, _beads, _divided, _fan)
     weights = np.array((0.2, 0.18, 0.2, 0.14, 0.1, 0.1, 0.08))
     count = int(rng.choice((1, 2, 3, 4, 5), p=(0.2, 0.3, 0.25, 0.15, 0.1)))
     words: list[str] = []
@@ -75,7 +74,7 @@ def _things(canvas: Canvas, depth_mm: float, rng: np.random.Generator) -> list[s
         view = canvas.posed(x_mm=x, z_mm=z, angle=rng.uniform(-math.pi, math.pi), scale=1.0, mirror=False)
         side = "left" if x < -0.14 * depth_mm else "right" if x > 0.14 * depth_mm else "middle"
         reach = rng.uniform(low, high)
-        thing = makers[rng.choice(len(makers), p=weights)](view, reach, rng)
+        thing = MAKERS[rng.choice(len(MAKERS), p=weights)](view, reach, rng)
         inside = inside or (x, z, reach)
         words.append(f"a {name} {thing} {side}")
     return words
@@ -178,3 +177,7 @@ def _fan(view: Canvas, size: float, rng: np.random.Generator) -> str:
         x, z = math.cos(angle), math.sin(angle)
         view.rod(0.3 * size * x, 0.3 * size * z, size * x, size * z, 2.2, rng.uniform(8, 16), specular_db=14)
     return f"fan of {('three', 'four', 'five')[count - 3]} bright rods"
+
+
+MAKERS = (_cyst, _ring, _rod, _lump, _beads, _divided, _fan)
+"""Painters of one primitive: (view, size in mm, random stream) to the words for it."""

@@ -1,7 +1,7 @@
 """The bundled tiny base: a latent diffusion model of 64 x 64 pixels in Stable Diffusion's form, and how it was trained.
 
 In: nothing to use it, `TINY_FOLDER` loads with `StableDiffusionPipeline.from_pretrained`. Out of `train_tiny`
-(or `python -m fulora.diffusion.tiny --out DIR`): such a folder, trained on the phantoms' generic scenes.
+(on the command line `fulora train-base DIR`): such a folder, trained on the phantoms' generic scenes and specimens.
 Sources: Rombach et al. 2022 (latent diffusion); the published folder layout of Stable Diffusion 1.5.
 """
 

@@ -1,7 +1,7 @@
-"""Captions of generic scenes in many wordings, so that the tiny base follows words rather than one sentence.
+"""Captions of scenes and specimens in many wordings, so that the tiny base follows words rather than one sentence.
 
-In: the phantoms' captions ("an ultrasound of a large dark cyst left, a small bright rod right, in grey tissue").
-Out: shorter and reworded ones, and the mirrored image's.
+In: the phantoms' captions ("an ultrasound of a large dark cyst left, a small bright rod right, in grey tissue", or
+"a photo of quiet lantern"). Out: shorter and reworded ones, and the mirrored image's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ def mirrored(caption: str) -> str:
 
 
 def reworded(caption: str, rng: np.random.Generator) -> str:
-    """Return the caption with a drawn opening, sometimes without the smaller things or the tissue."""
+    """Return the caption with a drawn opening, sometimes without the smaller things, the tissue or the surroundings."""
+    if caption.startswith("a photo of "):
+        words = caption.removeprefix("a photo of ").split()
+        opening = "a photo of " if rng.random() < 0.5 else _OPENINGS[rng.integers(len(_OPENINGS))]
+        return opening + " ".join(words if rng.random() < 0.85 else words[1:])
     body = caption.removeprefix("an ultrasound of ")
     things, separator, tissue = body.rpartition(", in ")
     if not separator:

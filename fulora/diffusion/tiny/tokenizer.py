@@ -12,6 +12,8 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from fulora.data.phantoms.specimens import NAMES, SURROUNDINGS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -33,11 +35,12 @@ mother baby infant human body organ limb shaft cross sagittal coronal axial tran
 biparietal diameter circumference length anatomy anatomical normal abnormal patient hospital clinic doctor quality
 style realistic detailed high-resolution grayscale monochrome spanish african europe africa spain
 """
-"""What becomes one token each: the words of the generic captions, of obstetric ultrasound and of common prompts."""
+"""What becomes one token each, beside the specimens' names: the words of the scenes' captions, of obstetric
+ultrasound and of common prompts."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-MAX_LENGTH = 77
-"""Tokens in a prompt, start and end counted; Stable Diffusion's."""
+MAX_LENGTH = 32
+"""Tokens in a prompt, start and end counted. Stable Diffusion's 77 would cost a third of a training step in padding."""
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
@@ -66,7 +69,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     from transformers import CLIPTokenizer
 
     # CLIP's splitting cuts at hyphens, so a hyphenated word is two.
-    merges = learn_merges([part for word in WORDS.split() for part in word.split("-")])
+    merges = learn_merges([part for word in [*WORDS.split(), *NAMES, *SURROUNDINGS] for part in word.split("-")])
     letters = sorted(ByteLevel.alphabet())
     vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
     vocabulary += dict.fromkeys("".join(pair) for pair in merges)

@@ -28,16 +28,21 @@ def train_tiny(
 
     Raises FloatingPointError, naming the step, where a loss is not finite.
     """
-    from fulora.data.phantoms import generic_images
+    import numpy as np
+
+    from fulora.data.phantoms import generic_images, specimen_images
     from fulora.diffusion.tiny.architecture import RESOLUTION_PX, build_tiny
     from fulora.diffusion.tiny.autoencoder import train_autoencoder
     from fulora.diffusion.tiny.denoiser import train_denoiser
 
     config = config or TinyTraining()
     started = time.monotonic()
-    images, captions = generic_images(config.num_images, seed=seed, resolution_px=RESOLUTION_PX)
+    scenes, descriptions = generic_images(config.num_scenes, seed=seed, resolution_px=RESOLUTION_PX)
+    specimens, names = specimen_images(config.num_specimens, seed=seed, resolution_px=RESOLUTION_PX)
+    images, captions = np.concatenate([scenes, specimens]), [*descriptions, *names]
     pipe = build_tiny(seed)
-    train_autoencoder(pipe.vae, images[: config.num_autoencoder_images], config, seed=seed, on_log=on_log)
+    shown = np.random.default_rng(seed).permutation(len(images))[: config.num_autoencoder_images]
+    train_autoencoder(pipe.vae, images[shown], config, seed=seed, on_log=on_log)
 
     def save(trained: Pipeline) -> None:
         save_base(trained, out, config=config, seed=seed, seconds=time.monotonic() - started)

@@ -51,13 +51,18 @@ def reset_peak_memory(device: str) -> None:
 
 def peak_memory_bytes(device: str) -> int:
     """Return the most memory held: by torch on a CUDA device since the reset, else by the process so far."""
-    import resource
-    import sys
-
     import torch
 
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated(device))
+    return process_peak_bytes()
+
+
+def process_peak_bytes() -> int:
+    """Return the most memory this process held so far, its libraries counted."""
+    import resource
+    import sys
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
