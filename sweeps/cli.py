@@ -17,6 +17,7 @@ import tyro
 from fulora.errors import InputError
 from fulora.recipes import RECIPES, Experiment
 from sweeps.cluster import ClusterOptions
+from sweeps.search_space import LoraSearch
 
 VERBS = {
     "run": "do what is missing of a study, all stages",
@@ -39,10 +40,23 @@ class Launch:
     """Folder of the run; `runs/RECIPE` where not given. On a cluster: on storage every node sees."""
     cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ClusterOptions()
 
+    search: Annotated[Literal["none", "optuna"], tyro.conf.Suppress] = "none"
+    space: Annotated[LoraSearch, tyro.conf.Suppress] = LoraSearch()
+
     @property
     def folder(self) -> Path:
         """Where the run goes, absolute."""
         return (self.out or Path("runs") / self.experiment.recipe).expanduser().resolve()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraLaunch(Launch):
+    """The same for the verb that can search."""
+
+    search: Literal["none", "optuna"] = "none"
+    """Instead of the recipe's ranks: `optuna` proposes settings, ASHA stops what lags behind. Repeated, it goes on."""
+    space: LoraSearch = LoraSearch()
+    """What the search may try."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +110,8 @@ def _guarded(
 
 def parse_launch(words: list[str], verb: str) -> Launch:
     """Return what the words after a verb ask for: the recipe's own values, changed by flags."""
-    defaults = {name: Launch(experiment=make()) for name, make in RECIPES.items()}
+    launches = LoraLaunch if verb == "lora" else Launch
+    defaults = {name: launches(experiment=make()) for name, make in RECIPES.items()}
     about = {name: (make.__doc__ or "").strip().splitlines()[0] for name, make in RECIPES.items()}
     kind: Any = tyro.extras.subcommand_type_from_defaults(defaults, about)
     launch = tyro.cli(kind, prog=f"sweeps {verb}", args=words, description=VERBS[verb])
@@ -115,13 +130,16 @@ def _run(words: list[str], *, verb: str, until: Any) -> int:
 
     paths = RunPaths(launch.folder)
     try:
-        failed = run(launch.experiment, paths, options=launch.cluster, progress=for_this_terminal(), until=until)
+        search = launch.space if launch.search == "optuna" else None
+        failed = run(
+            launch.experiment, paths, options=launch.cluster, progress=for_this_terminal(), until=until, search=search
+        )
     except StageFailed as error:
         print(f"sweeps: {error}\nThe same command tries again what failed.", file=sys.stderr)
         return 1
     from sweeps.terminal import print_outcome
 
-    print_outcome(paths, until)
+    print_outcome(paths, "search" if search else until)
     for attempt in failed:
         print(f"sweeps: {attempt.label} failed: {attempt.error_type}: {attempt.error_message}", file=sys.stderr)
     return 1 if failed else 0

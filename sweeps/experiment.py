@@ -23,6 +23,8 @@ from sweeps.paths import RunPaths, check_writable, write_json
 from sweeps.progress import Progress, shown
 from sweeps.provenance import provenance
 from sweeps.record import STAGES, Record, StageName
+from sweeps.search import search_lora
+from sweeps.search_space import LoraSearch
 from sweeps.tables import write_trials
 from sweeps.trials import Attempt, Trial, data_hash, missing, plain, read_attempts
 from sweeps.tuning import Work, run_trials
@@ -65,7 +67,7 @@ def make_plan(experiment: Experiment, records: Sequence[ImageRecord] | None) -> 
 def check(experiment: Experiment, paths: RunPaths) -> None:
     """Raise InputError for everything that can be known to be wrong before any work."""
     raise_if_any(experiment.faults())
-    check_base(experiment.base)
+    check_base(experiment.base, allow_pickle=experiment.allow_pickle)
     check_owner(experiment.recipe, paths)
     check_writable(paths.root)
 
@@ -77,12 +79,15 @@ def run(
     options: ClusterOptions,
     progress: Progress,
     until: StageName = "report",
+    search: LoraSearch | None = None,
 ) -> list[Attempt]:
     """Do what is missing of an experiment, up to a stage, and return the attempts that failed in this call.
 
+    With `search` given, that is done after the sources, and nothing else.
+
     Raises InputError before any work for input that cannot be used; StageFailed where a stage has nothing to go on.
     """
-    raise_if_any(options.faults())
+    raise_if_any([*options.faults(), *(search.faults() if search else [])])
     check(experiment, paths)
     with locked(paths):
         remove_leftovers(paths)
@@ -100,6 +105,9 @@ def run(
         try:
             with connected(options) as cluster:
                 progress.say(f"running on {cluster}")
+                if search is not None:
+                    failed = search_lora(experiment, search, records, paths=paths, cluster=cluster, progress=progress)
+                    return failed
                 for stage in STAGES[1 : STAGES.index(until) + 1]:
                     failed += _DO[stage](experiment, plan, records, record, cluster)
         finally:

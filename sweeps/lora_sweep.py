@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from fulora.data.phantoms import spanish_like
-from fulora.data.pixels import decode_square
+from fulora.data.pixels import decode_square, read_rgb
 from fulora.data.records import ImageRecord
-from fulora.data.regimes import select_lora_images
+from fulora.data.regimes import select_heldout_images, select_lora_images
 from fulora.diffusion.base import fingerprint
+from fulora.diffusion.lora_config import LoraConfig
 from fulora.evaluate.judge import as_rgb
 from fulora.planes import PLANES, plane_from_label
 from fulora.recipes import Experiment
@@ -90,39 +91,78 @@ def _trial_of(folder: Path) -> str | None:
 
 def train_rank(trial: Trial, paths: RunPaths, report: Report, experiment: Experiment) -> dict[str, Any]:
     """Fine-tune one rank and put its folder in place; return its metrics."""
-    from fulora.diffusion.finetune import finetune
-
     config = next(c for c in experiment.lora.trials() if c.rank == trial.config["rank"])
     images, _ = lora_images(experiment, read_catalog(paths))
-    pixels = decode_square([r.path for r in images], resolution_px=config.resolution_px, workers=2)
+    watched = select_heldout_images(
+        read_catalog(paths), images, per_plane=experiment.lora.heldout_per_plane, seed=experiment.seed
+    )
 
     def on_log(row: dict) -> None:
         note = f"loss {row['loss']:.3f}, {row['steps_per_second']:.1f} steps/s"
         report({"fraction": row["step"] / config.num_steps, "note": note, "step": row["step"], "loss": row["loss"]})
 
-    with written(paths.adapter(config.rank)) as beside:
+    out = paths.adapter(config.rank)
+    return finetune_records(experiment, config, trial, paths, images, watched, out, on_log)
+
+
+def finetune_records(
+    experiment: Experiment,
+    config: LoraConfig,
+    trial: Trial,
+    paths: RunPaths,
+    learned: Sequence[ImageRecord],
+    watched: Sequence[ImageRecord],
+    out: Path,
+    on_log: Callable[[dict], None],
+) -> dict[str, Any]:
+    """Fine-tune on the records `learned`, watching the loss on others, and put the adapter's folder in place.
+
+    Returns the metrics. Killed and called again, it goes on from its checkpoint.
+    """
+    from fulora.diffusion.finetune import finetune
+
+    with written(out) as beside:
         result = finetune(
             base=experiment.base,
-            pixels=pixels,
-            captions=[plane_from_label(r.plane).prompt for r in images],
+            pixels=_decoded(learned, config),
+            captions=_captions(learned),
             config=config,
             seed=trial.seed,
             out=beside,
+            allow_pickle=experiment.allow_pickle,
+            heldout=(_decoded(watched, config), _captions(watched)) if watched else None,
+            names=[r.image_id for r in learned],
+            checkpoints=paths.checkpoints(trial.trial_id),
             on_log=on_log,
         )
         write_table(beside / "loss.parquet", "loss", result.losses)
         write_json(beside / "trial.json", {"trial_id": trial.trial_id, "label": trial.label, "config": trial.config})
-        shutil.rmtree(paths.adapter(config.rank), ignore_errors=True)  # of another configuration, or a failed attempt
+        shutil.rmtree(out, ignore_errors=True)  # of another configuration, or a failed attempt
     return {
         "final_loss": result.losses[-1]["loss"],
+        "heldout_loss": result.losses[-1].get("heldout_loss"),
+        "num_heldout": len(watched),
+        "resumed_from": result.resumed_from,
         "steps_per_second": result.steps_per_second,
         "num_trainable": result.num_trainable,
         "adapter_sha256": result.adapter_sha256,
         "base_name": result.base_name,
-        "num_images": len(images),
+        "num_images": len(learned),
         "device": result.device,
         "peak_memory_bytes": result.peak_memory_bytes,
     }
+
+
+def _decoded(records: Sequence[ImageRecord], config: LoraConfig) -> np.ndarray | list[np.ndarray]:
+    """Return the pixels a fine-tuning takes: squares, or images as they are for buckets."""
+    paths = [r.path for r in records]
+    if config.bucket_step_px:
+        return [read_rgb(path) for path in paths]
+    return decode_square(paths, resolution_px=config.resolution_px, workers=2)
+
+
+def _captions(records: Sequence[ImageRecord]) -> list[str]:
+    return [plane_from_label(r.plane).prompt for r in records]
 
 
 def _judge_records(experiment: Experiment, records: Sequence[ImageRecord]) -> list[ImageRecord]:

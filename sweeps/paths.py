@@ -51,6 +51,14 @@ class RunPaths:
     tune = property(lambda self: self.cache / "ray_tune")
     lock = property(lambda self: self.root / ".lock")
 
+    def checkpoints(self, trial_id: str) -> Path:
+        """Return the folder in which a fine-tuning keeps where it stands."""
+        return self.cache / "checkpoints" / trial_id
+
+    def candidate(self, trial_id: str) -> Path:
+        """Return the folder of the adapter of one candidate of a search."""
+        return self.root / "search" / trial_id
+
     def adapter(self, rank: int) -> Path:
         """Return the folder of a rank's adapter."""
         return self.root / "adapters" / rank_label(rank)

@@ -131,6 +131,7 @@ def write_rank_table(
                 "adapter": which.label, "rank": which.rank, "alpha": trial.config["alpha"], "chosen": which.chosen,
                 "base": attempt.metrics["base_name"], "num_trainable": attempt.metrics["num_trainable"],
                 "num_steps": trial.config["num_steps"], "final_loss": attempt.metrics["final_loss"],
+                "heldout_loss": attempt.metrics.get("heldout_loss"),
                 **verdicts[which.label], "recognised_base": base["recognised"], "num_base_images": base["num_images"],
                 **about_judge, "seconds": attempt.seconds, "peak_memory_bytes": attempt.peak_memory_bytes,
                 "device": attempt.device, "adapter_sha256": attempt.metrics["adapter_sha256"],

@@ -122,6 +122,7 @@ class SampleShards:
                 config=which.config,
                 resolution_px=self.experiment.lora.resolution_px,
                 precision=self.experiment.lora.precision,
+                allow_pickle=self.experiment.allow_pickle,
             )
             self.label = label
         return self.sampler

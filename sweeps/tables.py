@@ -43,14 +43,20 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "file_name": _S, "image_id": _S, "plane": _S, "prompt": _S, "sampler": _S, "seed": _I, "adapter": _S,
         "rank": _I, "num_steps": _I, "guidance": _F, "sha256": _S, "base": _S, "pixel_hash": _S, "device": _S,
     },
-    "loss": {"step": _I, "loss": _F, "learning_rate": _F, "seconds": _F},
+    "loss": {"step": _I, "loss": _F, "learning_rate": _F, "heldout_loss": _F, "seconds": _F},
     "table1": {"regime": _S, "model": _S, "num_es": _I, "num_synthetic": _I, **_TESTED},
     "table2": {"regime": _S, "model": _S, "num_es": _I, "num_af": _I, "num_synthetic": _I, **_TESTED},
     "ranks": {
         "adapter": _S, "rank": _I, "alpha": _F, "chosen": _B, "base": _S, "num_trainable": _I, "num_steps": _I,
-        "final_loss": _F, "recognised": _F, "recognised_euler": _F, "recognised_unipc": _F, "num_images": _I,
+        "final_loss": _F, "heldout_loss": _F,
+        "recognised": _F, "recognised_euler": _F, "recognised_unipc": _F, "num_images": _I,
         "recognised_base": _F, "num_base_images": _I, "judge": _S, "judge_accuracy": _F, "judge_num_heldout": _I,
         "seconds": _F, "peak_memory_bytes": _I, "device": _S, "adapter_sha256": _S, "trial_id": _S,
+    },
+    "search": {
+        "rank": _I, "alpha": _F, "alpha_over_rank": _F, "learning_rate": _F, "num_steps": _I, "targets": _S,
+        "status": _S, "objective": _S, "heldout_loss": _F, "stopped_at_step": _I, "seconds": _F,
+        "peak_memory_bytes": _I, "trial_id": _S,
     },
     "confusion": {
         "trial_id": _S, "regime": _S, "model": _S, "seed_index": _I, "truth": _S, "prediction": _S, "count": _I,

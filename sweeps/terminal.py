@@ -40,9 +40,24 @@ def print_outcome(paths: RunPaths, until: str) -> None:
         _print_ranks(paths, console)
     if until in ("grid", "report"):
         _print_scores(paths, console)
+    if until == "search":
+        _print_search(paths, console)
     console.print(f"\nrun: {paths.root}", soft_wrap=True)
     if until == "report":
         console.print(f"report: {paths.report}", soft_wrap=True)
+
+
+def _print_search(paths: RunPaths, console: Console) -> None:
+    rows = read_rows(paths.table("search"), "search")
+    console.print("Candidates, best first, by the loss on patients LoRA does not see", style="bold")
+    table = _grid(["held out", "rank", "alpha", "rate", "steps", "layers", "status"], 0)
+    for row in rows:
+        stopped = f" at {row['stopped_at_step']}" if row["stopped_at_step"] else ""
+        table.add_row(
+            f"{row['heldout_loss']:.4f}", str(row["rank"]), f"{row['alpha']:g}", f"{row['learning_rate']:.1e}",
+            str(row["num_steps"]), row["targets"], row["status"].lower() + stopped,
+        )  # fmt: skip
+    console.print(table)
 
 
 def _print_ranks(paths: RunPaths, console: Console) -> None:
@@ -91,7 +106,7 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
     from sweeps.experiment import make_plan
 
     raise_if_any(replace(experiment, data_required=False).faults())
-    check_base(experiment.base)
+    check_base(experiment.base, allow_pickle=experiment.allow_pickle)
     paths, records = RunPaths(folder), None
     if experiment.spanish is not None and experiment.african is not None:
         records = [

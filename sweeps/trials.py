@@ -17,7 +17,7 @@ from typing import Any, Literal
 from fulora.data.records import ImageRecord
 from sweeps.paths import RunPaths, write_json
 
-Stage = Literal["judge", "lora", "grid"]
+Stage = Literal["judge", "lora", "search", "grid"]
 Status = Literal["SUCCEEDED", "FAILED", "PRUNED", "CANCELLED"]
 
 
@@ -90,7 +90,7 @@ class Attempt:
 
 def read_attempts(paths: RunPaths) -> list[Attempt]:
     """Return every attempt of the run, by stage, trial and number."""
-    order = {"judge": 0, "lora": 1, "grid": 2}
+    order = {"judge": 0, "lora": 1, "search": 2, "grid": 3}
     found = [Attempt(**json.loads(file.read_text())) for file in paths.attempts.glob("*.json")]
     return sorted(found, key=lambda a: (order.get(a.stage, 9), a.started_at or "", a.trial_id, a.attempt))
 

@@ -50,7 +50,7 @@ def attempt_trial(trial: Trial, paths: RunPaths, work: Work, number: int, report
         device=metrics.pop("device", None),
         peak_memory_bytes=metrics.pop("peak_memory_bytes", None) or process_peak_bytes(),
         metrics=metrics,
-        provenance={**provenance(), **{f"{k}_hash": v for k, v in trial.inputs.items()}, **_placement()},
+        provenance={**provenance(), **hashes(trial), **_placement()},
         started_at=started_at,
         seconds=round(time.perf_counter() - began, 3),
         error_type=error_type,
@@ -58,6 +58,11 @@ def attempt_trial(trial: Trial, paths: RunPaths, work: Work, number: int, report
     )
     attempt.save(paths)
     return attempt
+
+
+def hashes(trial: Trial) -> dict[str, str]:
+    """Return the hash of each thing a trial reads, as its row names them."""
+    return {f"{name}_hash": value for name, value in trial.inputs.items()}
 
 
 def _placement() -> dict[str, str | None]:
@@ -72,59 +77,79 @@ def _placement() -> dict[str, str | None]:
     }
 
 
-class _Watch(tune.Callback):
+class Watch(tune.Callback):
     """Ray Tune's events, passed on to the person watching; deaths of workers, made into rows."""
 
-    def __init__(self, trials: Sequence[Trial], numbers: Sequence[int], paths: RunPaths, progress: Progress) -> None:
-        self.trials, self.numbers, self.paths, self.progress = trials, numbers, paths, progress
-        self.running: set[int] = set()
+    def __init__(self, paths: RunPaths, progress: Progress) -> None:
+        self.paths, self.progress = paths, progress
+        self.running: dict[str, dict] = {}
 
     def __getstate__(self) -> dict:
         """Nothing: Ray Tune pickles callbacks for a restore that is never used here, and a terminal has no pickle."""
         return {}
 
+    def trial_of(self, config: Mapping[str, Any]) -> tuple[Trial, int]:
+        """Return our trial for the configuration of one of Ray's, and which attempt at it this is."""
+        raise NotImplementedError
+
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.running.add(trial.config["index"])
-        self.progress.running(self.trials[trial.config["index"]].label, 0.0, "")
+        self.running[trial.trial_id] = trial.config
+        self.progress.running(self.trial_of(trial.config)[0].label, 0.0, "")
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        label = self.trials[trial.config["index"]].label
+        label = self.trial_of(trial.config)[0].label
         if "status" in result:
             self.progress.finished(label, result["note"], failed=result["status"] != "SUCCEEDED")
         elif "fraction" in result:
             self.progress.running(label, result["fraction"], result["note"])
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.running.discard(trial.config["index"])
+        self.running.pop(trial.trial_id, None)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        index = trial.config["index"]
-        self.running.discard(index)
+        self.running.pop(trial.trial_id, None)
         reason = "its process ended: killed, out of memory, or its node was lost"
-        self._row(index, "FAILED", "WorkerDied", reason)
-        self.progress.finished(self.trials[index].label, reason, failed=True)
+        self.write_row(trial.config, "FAILED", error_type="WorkerDied", error_message=reason)
+        self.progress.finished(self.trial_of(trial.config)[0].label, reason, failed=True)
 
     def cancel_running(self) -> None:
         """Write a CANCELLED row for every trial under way."""
-        for index in sorted(self.running):
-            self._row(index, "CANCELLED", None, "stopped by the user")
+        for config in self.running.values():
+            self.write_row(config, "CANCELLED", error_message="stopped by the user")
 
-    def _row(self, index: int, status: Any, error_type: str | None, message: str) -> None:
-        trial, number = self.trials[index], self.numbers[index]
+    def write_row(self, config: Mapping[str, Any], status: Any, **known: Any) -> None:
+        """Write the row of a trial whose worker could not, unless it did."""
+        trial, number = self.trial_of(config)
         if self.paths.attempt(trial.trial_id, number).exists():
             return
-        config = {**trial.config, "seed": trial.seed}
         Attempt(
             trial_id=trial.trial_id,
             stage=trial.stage,
             label=trial.label,
             attempt=number,
             status=status,
-            config=config,
-            error_type=error_type,
-            error_message=message,
-            provenance=provenance(),
+            config={**trial.config, "seed": trial.seed},
+            provenance={**provenance(), **hashes(trial)},
+            **known,
         ).save(self.paths)
+
+
+class _ListWatch(Watch):
+    """The events of a list of trials, each known by its place in it."""
+
+    def __init__(self, trials: Sequence[Trial], numbers: Sequence[int], paths: RunPaths, progress: Progress) -> None:
+        super().__init__(paths, progress)
+        self.trials, self.numbers = trials, numbers
+
+    def trial_of(self, config: Mapping[str, Any]) -> tuple[Trial, int]:
+        return self.trials[config["index"]], self.numbers[config["index"]]
+
+
+def tune_settings(name: str, paths: RunPaths, watch: Watch) -> tune.RunConfig:
+    """Return Ray Tune's own settings: silent, its files in the run's cache."""
+    return tune.RunConfig(
+        name=name, storage_path=str(paths.tune.resolve()), verbose=0, callbacks=[watch], log_to_file=False
+    )
 
 
 def run_trials(
@@ -152,14 +177,12 @@ def run_trials(
         report({"fraction": 1.0, "note": note, "status": attempt.status})
         _give_memory_back()
 
-    watch = _Watch(todo, numbers, paths, progress)
+    watch = _ListWatch(todo, numbers, paths, progress)
     tuner = tune.Tuner(
         tune.with_resources(trainable, cluster.trial_resources),
         param_space={"index": tune.grid_search(list(range(len(todo))))},
         tune_config=tune.TuneConfig(reuse_actors=True),  # saves each trial the imports of torch and friends
-        run_config=tune.RunConfig(
-            name=todo[0].stage, storage_path=str(paths.tune.resolve()), verbose=0, callbacks=[watch], log_to_file=False
-        ),
+        run_config=tune_settings(todo[0].stage, paths, watch),
     )
     try:
         tuner.fit()

@@ -160,6 +160,20 @@ def select_lora_images(
     return sorted(chosen, key=lambda record: (index[record.plane], record.image_id)), notes
 
 
+def select_heldout_images(
+    records: Sequence[ImageRecord], learned: Sequence[ImageRecord], *, per_plane: int, seed: int
+) -> list[ImageRecord]:
+    """Return Spanish training images of patients LoRA does not see, up to `per_plane` of each plane; maybe none.
+
+    `learned` are the images LoRA learns from. None is left where LoRA takes images of every patient.
+    """
+    seen = {record.patient_id for record in learned}
+    pool = [r for r in _training_images(records, "spanish", "LoRA") if r.patient_id not in seen]
+    if not pool or per_plane == 0:
+        return []
+    return _draw_balanced(pool, per_plane * len(PLANES), [], what="held out", seed=seed, stream="heldout")
+
+
 def _training_images(records: Sequence[ImageRecord], source: str, regime: str) -> list[ImageRecord]:
     pool = {r.image_id: r for r in records if r.source == source and r.split == "train"}
     if len(pool) < sum(r.source == source and r.split == "train" for r in records):

@@ -1,6 +1,7 @@
 """The diffusion base: found, checked, loaded and frozen.
 
-In: `tiny`, a local diffusers folder, a single .safetensors file, or the id of a repository on the Hugging Face hub.
+In: `tiny`, `random:sd15`, a local diffusers folder, a single .safetensors file (or, where unpickling is
+allowed, .ckpt), or the id of a repository on the Hugging Face hub.
 Out: a `Base`, the parts of a Stable Diffusion pipeline on a device, with the hash of the weights that ran.
 Source: Rombach et al. 2022 (latent diffusion); the layout is diffusers' StableDiffusionPipeline.
 """
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
 
 TINY = "tiny"
 """The bundled base's name."""
+RANDOM = "random:sd15"
+"""Stable Diffusion 1.5's architecture with random weights: for measuring size, memory and speed, never for images."""
 
 REMEDY = (
-    "Pass --base with 'tiny' (bundled), a local folder in diffusers' Stable Diffusion layout (with model_index.json), "
+    "Pass --base with 'tiny' (bundled), 'random:sd15' (its architecture, random weights), "
+    "a local folder in diffusers' Stable Diffusion layout (with model_index.json), "
     "a single Stable Diffusion 1.5 .safetensors file, or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5"
 )
 
@@ -80,8 +84,10 @@ class Base:
         return self
 
 
-def check_base(spec: str) -> None:
+def check_base(spec: str, *, allow_pickle: bool = False) -> None:
     """Raise InputError unless `spec` names something that looks like a base; reads names and headers, no weights."""
+    if spec == RANDOM:
+        return
     if spec == TINY:
         _check_folder(_tiny_folder(), spec)
         return
@@ -89,7 +95,7 @@ def check_base(spec: str) -> None:
     if path.is_dir():
         _check_folder(path, spec)
     elif path.is_file():
-        _check_single_file(path, spec)
+        _check_single_file(path, spec, allow_pickle)
     elif path.suffix in {".safetensors", ".ckpt"}:
         raise InputError(fault("base", spec, "is a file that is not there", REMEDY))
     elif not _HUB_ID.fullmatch(spec):
@@ -98,6 +104,10 @@ def check_base(spec: str) -> None:
 
 def fingerprint(spec: str) -> str:
     """Return a base's identity without loading it: the hash `load_base` reports, or the id itself for a hub model."""
+    if spec == RANDOM:
+        from fulora.diffusion.random_base import fingerprint as of_random
+
+        return of_random()
     path = _tiny_folder() if spec == TINY else Path(spec).expanduser()
     if path.is_file():
         return _hash_files([path])
@@ -113,16 +123,20 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
     """
     import torch
 
-    check_base(spec)
+    check_base(spec, allow_pickle=allow_pickle)
     dtype = dtype or torch.float32
+    if spec == RANDOM:
+        from fulora.diffusion.random_base import build_random
+
+        with _quiet_loading():
+            pipe = build_random(dtype)
+        return _frozen(pipe, spec, fingerprint(spec), f"{RANDOM} (random weights", device, dtype)
     path = _tiny_folder() if spec == TINY else Path(spec).expanduser()
     options: dict[str, Any] = {"dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
     with _quiet_loading():
         from diffusers import StableDiffusionPipeline
 
         if path.is_file():
-            if path.suffix != ".safetensors" and not allow_pickle:
-                raise InputError(fault("base", spec, "is not a .safetensors file", REMEDY))
             pipe = _from_single_file(path, spec, options)
             weights = [path]
         else:
@@ -136,10 +150,14 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
                 raise InputError(fault("base", spec, f"cannot be loaded ({_one_line(error)})", REMEDY)) from error
             weights = _weight_files(folder)
     _check_parts(pipe, spec)
+    label = f"{TINY} (bundled" if spec == TINY else f"{spec} (weights"
+    return _frozen(pipe, spec, _hash_files(weights), label, device, dtype)
+
+
+def _frozen(pipe: Any, spec: str, sha256: str, label: str, device: str, dtype: torch.dtype) -> Base:
+    """Return a pipeline's parts as a base on a device, no weight of it trainable."""
     for part in _PARTS:
         getattr(pipe, part).requires_grad_(False).eval()
-    sha256 = _hash_files(weights)
-    label = f"{TINY} (bundled" if spec == TINY else f"{spec} (weights"
     base = Base(
         spec=spec,
         name=f"{label}, sha256 {sha256[:8]})",
@@ -193,8 +211,13 @@ def _check_folder(folder: Path, spec: str) -> None:
         raise InputError(fault("base", spec, f"is incomplete: it lacks {', '.join(missing)}", REMEDY))
 
 
-def _check_single_file(path: Path, spec: str) -> None:
+def _check_single_file(path: Path, spec: str, allow_pickle: bool) -> None:
     if path.suffix != ".safetensors":
+        if not allow_pickle:
+            rule = "is not a .safetensors file; reading it unpickles, which can run code in it"
+            raise InputError(
+                fault("base", spec, rule, "Use a .safetensors file, or pass --allow-pickle if you trust it")
+            )
         return
     from safetensors import SafetensorError, safe_open
 

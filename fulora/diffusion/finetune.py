@@ -1,6 +1,6 @@
 """LoRA fine-tuning of a diffusion base on a few captioned images.
 
-In: a base, square images, captions, a `LoraConfig`, a seed. Out: an adapter folder (diffusers' and kohya's file)
+In: a base, images, captions, a `LoraConfig`, a seed. Out: an adapter folder (diffusers' and kohya's file)
 and a `FinetuneResult` with the losses.
 Source: FU-LoRA section 2, equations (1) (noise prediction, mean squared error) and (2) (LoRA); section 3 (settings).
 """
@@ -12,10 +12,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fulora.device import (
     device_in_words,
@@ -24,16 +25,16 @@ from fulora.device import (
     resolve_device,
     resolve_precision,
 )
-from fulora.diffusion.adapter import add_lora
-from fulora.diffusion.base import load_base
-from fulora.diffusion.caching import cache_latents, check_resolution, encode_prompts
-from fulora.diffusion.formats import KOHYA_FILE, lora_weights, save_diffusers, save_kohya
-from fulora.diffusion.training import LoraConfig, train_adapter
-from fulora.errors import fault, raise_if_any
+from fulora.diffusion.adapter import TEXT_TARGETS, add_lora, lora_weights
+from fulora.diffusion.base import Base, load_base
+from fulora.diffusion.caching import cached_embedder, check_resolution, trained_embedder
+from fulora.diffusion.checkpoints import Checkpoints
+from fulora.diffusion.formats import KOHYA_FILE, save_diffusers, save_kohya
+from fulora.diffusion.lora_config import LoraConfig
+from fulora.diffusion.training import Log, LoraTraining
+from fulora.diffusion.training_set import Images, heldout_groups, input_faults, training_set
+from fulora.errors import raise_if_any
 from fulora.seeds import derive_seed
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +42,8 @@ class FinetuneResult:
     """What a fine-tuning leaves besides its adapter files."""
 
     losses: list[dict[str, float]]
-    """One row per report: step, loss (mean since the last report), learning_rate, seconds (since the first step)."""
+    """One row per report: step, loss (mean since the last report), learning_rate, seconds (since the first step), and
+    heldout_loss where it was measured."""
     adapter_sha256: str
     """Of the diffusers file."""
     num_trainable: int
@@ -56,81 +58,156 @@ class FinetuneResult:
     """The base that ran, with its hash."""
     device: str
     """The device that ran, in words."""
+    resumed_from: int = 0
+    """The step a checkpoint was taken up at; 0 where the training began anew."""
 
 
 def finetune(
     *,
     base: str,
-    pixels: np.ndarray,
+    pixels: Images,
     captions: Sequence[str],
     config: LoraConfig,
     seed: int,
     out: Path,
     device: str = "auto",
-    on_log: Callable[[dict[str, float]], None] | None = None,
+    allow_pickle: bool = False,
+    heldout: tuple[Images, Sequence[str]] | None = None,
+    names: Sequence[str] = (),
+    checkpoints: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    on_log: Log | None = None,
 ) -> FinetuneResult:
     """Return the result of fine-tuning a base on images, having written the adapter's files to the folder `out`.
 
-    `pixels` is uint8 [N, R, R, 3], `captions` has N texts. `on_log` gets step, loss, learning_rate and steps_per_second
-    at every report. On a CPU the files are the same bytes for the same seed and number of threads.
-    Raises InputError for input that cannot be used and FloatingPointError naming the first step of a non-finite loss.
+    `pixels` is uint8 [N, R, R, 3], or with buckets N images uint8 [H, W, 3]; `captions` has N texts, `names` what to
+    call the images in an error. `heldout` is images and captions not trained on, whose loss is measured along the way.
+    `checkpoints` is a folder in which the training keeps where it stands, at most every `checkpoint_seconds`; called
+    again after a kill it goes on from there, and on a CPU the files are the same bytes as without the kill. They are
+    the same bytes for the same seed and number of threads in any case.
+    Raises InputError for input that cannot be used, FloatingPointError naming the first step of a non-finite loss, and
+    MemoryError with what to lower.
     """
     started = time.monotonic()
-    raise_if_any([*config.faults(), *_input_faults(pixels, captions, config)])
-    device = resolve_device(device)
-    dtype = resolve_precision(config.precision, device)
-    reset_peak_memory(device)
-
-    model = load_base(base, device=device, dtype=dtype)
-    check_resolution(model, config.resolution_px)
-    latents = cache_latents(model, pixels)
-    texts = sorted({*captions, ""})
-    embeddings = encode_prompts(model, texts, config.clip_skip)
-    rows = [texts.index(caption) for caption in captions]
-    unet, noise_config, base_name, base_sha256 = model.unet, model.scheduler.config, model.name, model.sha256
-    del model  # the autoencoder and the text encoder have said all they have to say
-    gc.collect()
-
-    alpha = float(config.rank if config.alpha is None else config.alpha)
-    trainable = add_lora(
-        unet, rank=config.rank, alpha=alpha, targets=config.targets, seed=derive_seed(seed, "finetune", "init")
-    )
-    loop_started = time.monotonic()
-    losses = train_adapter(
-        unet, noise_config, trainable, latents, embeddings, rows, texts.index(""), config, seed, on_log
-    )
-    loop_seconds = time.monotonic() - loop_started
+    raise_if_any([*config.faults(), *input_faults(pixels, captions, config)])
+    if heldout is not None:
+        raise_if_any([f"heldout.{text}" for text in input_faults(*heldout, config)])
+    with _memory_in_words(config):
+        device = resolve_device(device)
+        dtype = resolve_precision(config.precision, device)
+        reset_peak_memory(device)
+        model = load_base(base, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        base_name, base_sha256 = model.name, model.sha256
+        text_encoder = model.text_encoder if config.text_encoder_rate > 0 else None
+        training = prepare(model, pixels, captions, config, seed, heldout, names)
+        # The autoencoder, and the text encoder where it is not trained, have said all they have to say.
+        del model
+        gc.collect()
+        kept = None
+        if checkpoints is not None:
+            identity = _identity(pixels, captions, config, seed, base_sha256)
+            kept = Checkpoints(checkpoints, identity=identity, every_seconds=checkpoint_seconds)
+            state = kept.latest()
+            if state is not None:
+                training.restore(state)
+        resumed_from = training.steps_done
+        loop_started = time.monotonic()
+        losses = training.run(checkpoints=kept, on_log=on_log)
+        loop_seconds = time.monotonic() - loop_started
 
     scratch = out.with_name(f".{out.name}.{os.getpid()}.part")
     shutil.rmtree(scratch, ignore_errors=True)
-    weights = lora_weights(unet)
+    weights = lora_weights(training.unet, text_encoder)
     digest = hashlib.sha256(save_diffusers(weights, scratch).read_bytes()).hexdigest()
-    facts = {"ss_base_model_sha256": base_sha256, "ss_learning_rate": str(config.learning_rate)}
-    save_kohya(weights, scratch / KOHYA_FILE, {**facts, "ss_max_train_steps": str(config.num_steps)})
+    save_kohya(weights, scratch / KOHYA_FILE, _kohya_metadata(config, base_sha256, len(captions), seed))
     _replace_folder(scratch, out)
+    if kept is not None:
+        kept.clear()
     return FinetuneResult(
         losses=losses,
         adapter_sha256=digest,
-        num_trainable=sum(parameter.numel() for parameter in trainable),
+        num_trainable=sum(parameter.numel() for parameter in training.parameters),
         peak_memory_bytes=peak_memory_bytes(device),
         seconds=time.monotonic() - started,
-        steps_per_second=config.num_steps / max(loop_seconds, 1e-9),
+        steps_per_second=(config.num_steps - resumed_from) / max(loop_seconds, 1e-9),
         base_name=base_name,
         device=device_in_words(device),
+        resumed_from=resumed_from,
     )
 
 
-def _input_faults(pixels: np.ndarray, captions: Sequence[str], config: LoraConfig) -> list[str]:
+def prepare(
+    model: Base,
+    pixels: Images,
+    captions: Sequence[str],
+    config: LoraConfig,
+    seed: int,
+    heldout: tuple[Images, Sequence[str]] | None,
+    names: Sequence[str],
+) -> LoraTraining:
+    """Return the training of a LoRA on a base, its latents and embeddings cached."""
+    check_resolution(model, config.resolution_px)
+    texts = sorted({*captions, *(heldout[1] if heldout else ()), ""})
+    rows = [texts.index(caption) for caption in captions]
+    data = training_set(model, pixels, rows, texts.index(""), names, config)
+    watched = heldout_groups(model, heldout, texts, config) if heldout else []
+    trains_text = config.text_encoder_rate > 0
+    embed = (trained_embedder if trains_text else cached_embedder)(model, texts, config.clip_skip)
+    alpha = float(config.rank if config.alpha is None else config.alpha)
+    shared: dict[str, Any] = {"rank": config.rank, "alpha": alpha, "init": config.init}
+    first, second = derive_seed(seed, "finetune", "init"), derive_seed(seed, "finetune", "init", "text encoder")
+    of_unet = add_lora(model.unet, targets=config.targets, seed=first, **shared)
+    of_text = add_lora(model.text_encoder, targets=TEXT_TARGETS, seed=second, **shared) if trains_text else []
+    return LoraTraining(
+        unet=model.unet, embed=embed, trainable=(of_unet, of_text), data=data, heldout=watched,
+        noise_config=model.scheduler.config, dtype=model.dtype, config=config, seed=seed,
+    )  # fmt: skip
+
+
+def _identity(pixels: Images, captions: Sequence[str], config: LoraConfig, seed: int, base_sha256: str) -> str:
+    """Return a hash of everything that decides the steps of a training."""
+    import torch
+
+    digest = hashlib.sha256(f"{config!r} {seed} {base_sha256} {list(captions)} {torch.get_num_threads()}".encode())
+    for image in pixels:
+        digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def _kohya_metadata(config: LoraConfig, base_sha256: str, num_images: int, seed: int) -> dict[str, object]:
+    """Return what web UIs and kohya's own tools read from such a file."""
     side = config.resolution_px
-    found = []
-    if pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3) or str(pixels.dtype) != "uint8":
-        given = f"{pixels.dtype} {list(pixels.shape)}"
-        found.append(fault("pixels", given, f"must be uint8 [N, {side}, {side}, 3]", "Decode to resolution_px"))
-    if len(pixels) == 0:
-        found.append(fault("pixels", 0, "must hold at least one image", "Choose images to train on"))
-    if len(captions) != len(pixels):
-        found.append(fault("captions", len(captions), f"must be as many as images ({len(pixels)})", "Give one each"))
-    return found
+    return {
+        "ss_sd_model_hash": base_sha256[:8],
+        "ss_new_sd_model_hash": base_sha256,
+        "ss_num_train_images": num_images,
+        "ss_resolution": f"({side}, {side})",
+        "ss_enable_bucket": config.bucket_step_px > 0,
+        "ss_max_train_steps": config.num_steps,
+        "ss_steps": config.num_steps,
+        "ss_total_batch_size": config.batch_size,
+        "ss_learning_rate": config.learning_rate,
+        "ss_unet_lr": config.learning_rate,
+        "ss_text_encoder_lr": config.text_encoder_rate or None,
+        "ss_optimizer": config.optimizer,
+        "ss_clip_skip": None if config.clip_skip is None else config.clip_skip + 1,
+        "ss_seed": seed,
+    }
+
+
+@contextmanager
+def _memory_in_words(config: LoraConfig) -> Iterator[None]:
+    """Turn torch's lack of memory into a MemoryError that says what to lower."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:  # CUDA has an error of its own, the CPU's allocator a plain one
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        at = f"batch_size {config.batch_size}, resolution_px {config.resolution_px}, rank {config.rank}"
+        remedy = "lower batch_size, resolution_px or rank, or take precision bf16"
+        raise MemoryError(f"the device has too little memory for {at}: {remedy} ({error})") from error
 
 
 def _replace_folder(scratch: Path, out: Path) -> None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from fulora.device import resolve_device, resolve_precision
-from fulora.diffusion.adapter import fuse, load_adapter
+from fulora.diffusion.adapter import merge
 from fulora.diffusion.base import Base, load_base
 from fulora.diffusion.caching import check_resolution, encode_prompts
+from fulora.diffusion.formats import read_adapter
 from fulora.errors import fault, raise_if_any
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
@@ -99,7 +100,7 @@ def plan_samples(config: SamplingConfig, *, seed: int) -> Iterator[SampleRow]:
 
 
 class Sampler:
-    """A base with a fused adapter, ready to draw rows in batches of one shape.
+    """A base with a merged adapter, ready to draw rows in batches of one shape.
 
     An image depends on base, adapter, prompt, sampler, seed, steps, guidance, resolution and batch size, and not on the
     rows beside it. The noise is drawn on the CPU and the scheduler computes in float32, whatever the precision.
@@ -114,18 +115,18 @@ class Sampler:
         resolution_px: int,
         device: str = "auto",
         precision: str = "auto",
+        allow_pickle: bool = False,
     ) -> None:
         import torch
 
         raise_if_any(config.faults())
         device = resolve_device(device)
         dtype = resolve_precision(precision, device)
-        # Fused in float32 first: B A is small beside W0 and would be rounded away in half precision.
-        self.base: Base = load_base(base, device=device, dtype=torch.float32)
+        # Merged in float32 first: B A is small beside W0 and would be rounded away in half precision.
+        self.base: Base = load_base(base, device=device, dtype=torch.float32, allow_pickle=allow_pickle)
         check_resolution(self.base, resolution_px)
         if adapter is not None:
-            load_adapter(self.base, adapter)
-            fuse(self.base)
+            merge(self.base, read_adapter(adapter, self.base), str(adapter))
         self.base.to(device, dtype)
         self.config = config
         side = resolution_px // self.base.pixels_per_latent

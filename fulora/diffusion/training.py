@@ -1,6 +1,8 @@
-"""Settings and training loop of a LoRA: noise on cached latents, the U-Net's prediction of it, one optimizer step.
+"""The training loop of a LoRA: noise on cached latents, the U-Net's prediction of it, one optimizer step.
 
-In: a U-Net with trainable matrices, cached latents and embeddings. Out: the losses; the matrices change in place.
+In: what is trained, what it is trained on, a `LoraConfig`, a seed. Out: the losses; the matrices change in place.
+Everything that decides a step (parameters, optimizer, random streams, position) is its `state()`, so a training that
+was killed goes on to the same bits.
 Source: FU-LoRA equation (1); Ho et al. 2020 (the noise schedule, by diffusers' DDPMScheduler).
 """
 
@@ -8,174 +10,230 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from fulora.diffusion.adapter import AdapterTargets
-from fulora.errors import fault
+from fulora.diffusion.checkpoints import Checkpoints, State
+from fulora.diffusion.heldout import heldout_loss
+from fulora.diffusion.lora_config import LoraConfig
+from fulora.diffusion.training_set import TrainingSet
 from fulora.seeds import derive_seed
 
 if TYPE_CHECKING:
     import torch
 
-OptimizerName = Literal["adam8bit", "adamw8bit", "adamw"]
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Log = Callable[[dict[str, float]], None]
+"""Called with step, loss, learning_rate, steps_per_second, and heldout_loss at the steps where it was measured."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoraConfig:
-    """Settings of one fine-tuning. Defaults are the paper's."""
+class Schedule:
+    """Which images, captions and time steps every step takes, drawn once on the CPU: no step waits for it.
 
-    rank: int = 128
-    """Inner dimension r of A and B. Source: paper section 3, {8, 32, 128}."""
-    alpha: float | None = None
-    """Scale alpha of equation (2); None is the rank. Source: paper section 3, alpha = rank."""
-    targets: AdapterTargets = "cross_attention"
-    """Adapted projections of the U-Net. Source: paper section 2."""
-    num_steps: int = 10_000
-    """Optimizer steps. Source: paper section 3."""
-    batch_size: int = 2
-    """Images per step. Source: paper section 3 (the released code: 1)."""
-    learning_rate: float = 1e-4
-    """Constant rate. Source: paper section 3."""
-    optimizer: OptimizerName = "adamw8bit"
-    """8-bit Adam of bitsandbytes, with or without decoupled weight decay, or torch's AdamW. Source: paper section 3."""
-    weight_decay: float = 0.01
-    """Decay of adamw8bit and adamw. Not stated in the paper; the default of bitsandbytes, as in the released code."""
-    resolution_px: int = 512
-    """Side of the square images. Source: paper section 3."""
-    precision: Precision = "auto"
-    """Type of the frozen base; the adapter is always float32. The paper: fp16."""
-    clip_skip: int | None = None
-    """Layers of the text encoder left out, in diffusers' counting. The released code: 1."""
-    caption_dropout: float = 0.0
-    """Share of captions replaced by the empty one. Not in the paper; 0 there."""
-    log_every: int = 50
-    """Steps between two reports of the loss."""
+    A step's images are of one size. Images of a size come in shuffled rounds, sizes as often as they have images, so
+    every image is seen equally often. Shapes: `groups` [num_steps], the others [num_steps, batch_size], int64.
+    """
 
-    def faults(self) -> list[str]:
-        """Return every fault of the configuration, empty when there is none."""
-        found = []
-        for field in ("rank", "num_steps", "batch_size", "resolution_px", "log_every"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                found.append(fault(field, value, "must be an integer of at least 1", f"Set {field} to 1 or more"))
-        for field in ("learning_rate", "alpha"):
-            value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                found.append(fault(field, value, "must be above 0", f"Set {field} to a positive number"))
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            found.append(fault("weight_decay", self.weight_decay, "must be at least 0", "Set it to 0 or more"))
-        if not 0 <= self.caption_dropout <= 1:
-            found.append(fault("caption_dropout", self.caption_dropout, "must be from 0 to 1", "Set it within 0 and 1"))
-        if self.clip_skip is not None and self.clip_skip < 0:
-            found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or to None"))
-        for field, choices in (("targets", AdapterTargets), ("optimizer", OptimizerName), ("precision", Precision)):
-            value = getattr(self, field)
-            if value not in get_args(choices):
-                found.append(fault(field, value, "is unknown", f"Choose one of {', '.join(get_args(choices))}"))
-        return found
+    def __init__(self, data: TrainingSet, num_times: int, config: LoraConfig, seed: int) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(derive_seed(seed, "finetune", "schedule"))
+        shape = (config.num_steps, config.batch_size)
+        sizes = torch.tensor([len(rows) for rows in data.images])
+        self.groups = torch.zeros(config.num_steps, dtype=torch.int64)
+        if len(sizes) > 1:
+            everything = int(sizes.sum())
+            turns = [torch.randperm(everything, generator=generator) for _ in range(_rounds(shape[0], everything))]
+            self.groups = torch.bucketize(torch.cat(turns)[: shape[0]], sizes.cumsum(0), right=True)
+        self.rows = torch.zeros(shape, dtype=torch.int64)
+        for group, size in enumerate(sizes.tolist()):
+            steps = (self.groups == group).nonzero()[:, 0]
+            total = len(steps) * config.batch_size
+            rounds = [torch.randperm(size, generator=generator) for _ in range(_rounds(total, size))]
+            if rounds:
+                self.rows[steps] = torch.cat(rounds)[:total].view(-1, config.batch_size)
+        pairs = zip(self.groups.tolist(), self.rows.tolist(), strict=True)
+        self.images = torch.tensor([[data.images[group][row] for row in rows] for group, rows in pairs])
+        self.texts = torch.tensor(data.texts)[self.images]
+        self.texts[torch.rand(shape, generator=generator) < config.caption_dropout] = data.empty_text
+        self.times = torch.randint(num_times, shape, generator=generator)
 
 
-def train_adapter(
-    unet: Any,
-    noise_config: Any,
-    trainable: list[Any],
-    latents: tuple[torch.Tensor, torch.Tensor],
-    embeddings: torch.Tensor,
-    rows: list[int],
-    empty_row: int,
-    config: LoraConfig,
-    seed: int,
-    on_log: Callable[[dict[str, float]], None] | None,
-) -> list[dict[str, float]]:
-    """Return the reports of the loss (step, loss, learning_rate, seconds), having trained the parameters in place.
+class LoraTraining:
+    """A LoRA in training. `trainable` holds the parameters of the U-Net and, apart, of the text encoder (or none).
 
-    `latents` are mean and deviation [N, C, h, w], `embeddings` [M, 77, D], `rows` the caption of each image among them
-    and `empty_row` that of the empty caption. Raises FloatingPointError naming the first step of a non-finite loss.
-
+    `heldout` is latents of images not trained on, with the caption's row of each, whose loss is measured along the way.
+    `embed` turns rows of the captions into embeddings [B, 77, D], through the text encoder where that is trained.
     Notation: x0 a latent, eps the noise, t the time step, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps; the loss is
     equation (1), the mean of (eps - unet(x_t, t, text))^2.
     """
-    import torch
-    from diffusers import DDPMScheduler
 
-    mean, deviation = latents
-    device, kind = mean.device, mean.device.type
-    abar = DDPMScheduler.from_config(noise_config).alphas_cumprod
-    signal, noise_level = abar.sqrt().to(device), (1 - abar).sqrt().to(device)
-    images, texts, times = (
-        part.to(device) for part in _draw_schedule(len(mean), rows, empty_row, len(abar), config, seed)
-    )
-    generator = torch.Generator(device).manual_seed(derive_seed(seed, "finetune", "noise"))
-    optimizer = _make_optimizer(trainable, config)
-    half = embeddings.dtype != torch.float32
-    scaler = torch.amp.GradScaler(kind, enabled=embeddings.dtype == torch.float16)
-    step_losses = torch.zeros(config.num_steps, device=device)
-    shape = (2, config.batch_size, *mean.shape[1:])
+    def __init__(
+        self,
+        *,
+        unet: Any,
+        embed: Callable[[torch.Tensor], torch.Tensor],
+        trainable: tuple[list[Any], list[Any]],
+        data: TrainingSet,
+        heldout: Sequence[tuple[torch.Tensor, Sequence[int]]] = (),
+        noise_config: Any,
+        dtype: torch.dtype,
+        config: LoraConfig,
+        seed: int,
+    ) -> None:
+        import torch
+        from diffusers import DDPMScheduler
 
-    reports: list[dict[str, float]] = []
-    started = time.monotonic()
-    reported = 0
-    for step in range(config.num_steps):
-        chosen, t = images[step], times[step]
-        draw, eps = torch.randn(shape, generator=generator, device=device)
-        x0 = mean[chosen] + deviation[chosen] * draw
-        x_t = signal[t].view(-1, 1, 1, 1) * x0 + noise_level[t].view(-1, 1, 1, 1) * eps
-        with torch.autocast(kind, dtype=embeddings.dtype, enabled=half):
-            predicted = unet(x_t, t, embeddings[texts[step]], return_dict=False)[0]
+        self.unet, self.embed, self.data, self.config, self.dtype = unet, embed, data, config, dtype
+        self.heldout = heldout
+        self.parameters = [*trainable[0], *trainable[1]]
+        device = data.groups[0][0].device
+        self.abar = DDPMScheduler.from_config(noise_config).alphas_cumprod
+        self.signal, self.noise = self.abar.sqrt().to(device), (1 - self.abar).sqrt().to(device)
+        self.schedule = Schedule(data, len(self.abar), config, seed)
+        self._texts, self._times = self.schedule.texts.to(device), self.schedule.times.to(device)
+        self._rows, self._groups = self.schedule.rows.to(device), self.schedule.groups.tolist()
+        self.generator = torch.Generator(device).manual_seed(derive_seed(seed, "finetune", "noise"))
+        self.optimizer = make_optimizer(trainable, config)
+        self.half = dtype != torch.float32
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.losses = torch.zeros(config.num_steps, device=device)
+        self.steps_done = self._reported = 0
+        self.reports: list[dict[str, float]] = []
+        self._seconds, self._started = 0.0, time.monotonic()
+
+    def step(self) -> None:
+        """Take one optimizer step. Waits for nothing on the device."""
+        import torch
+
+        index = self.steps_done
+        mean, deviation = self.data.groups[self._groups[index]]
+        rows, t = self._rows[index], self._times[index]
+        shape = (2, len(rows), *mean.shape[1:])
+        draw, eps = torch.randn(shape, generator=self.generator, device=mean.device)
+        x0 = mean[rows] + deviation[rows] * draw
+        x_t = self.signal[t].view(-1, 1, 1, 1) * x0 + self.noise[t].view(-1, 1, 1, 1) * eps
+        with torch.autocast(mean.device.type, dtype=self.dtype, enabled=self.half):
+            predicted = self.unet(x_t, t, self.embed(self._texts[index]), return_dict=False)[0]
         loss = torch.nn.functional.mse_loss(predicted.float(), eps)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        step_losses[step] = loss.detach()
-        done = step + 1
-        if done % config.log_every == 0 or done == config.num_steps:
-            # The only wait for the device: everything since the last report is read at once.
-            since = step_losses[reported:done].tolist()
-            for offset, value in enumerate(since):
-                if not math.isfinite(value):
-                    at = reported + offset + 1
-                    raise FloatingPointError(f"the loss is {value} at step {at}: lower learning_rate")
-            row = {"step": done, "loss": sum(since) / len(since), "learning_rate": config.learning_rate}
-            seconds = time.monotonic() - started
-            reports.append({**row, "seconds": seconds})
-            reported = done
-            if on_log is not None:
-                on_log({**row, "steps_per_second": done / max(seconds, 1e-9)})
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in trainable):
-        raise FloatingPointError(f"the adapter is not finite after step {config.num_steps}: lower learning_rate")
-    return reports
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.losses[index] = loss.detach()
+        self.steps_done += 1
+
+    def run(self, *, checkpoints: Checkpoints | None = None, on_log: Log | None = None) -> list[dict[str, float]]:
+        """Take the steps that are left and return the reports: step, loss (since the last), learning_rate, seconds.
+
+        Those of steps at which the held-out images were looked at have heldout_loss too. Raises FloatingPointError
+        naming the first step of a non-finite loss and its images.
+        """
+        config = self.config
+        while self.steps_done < config.num_steps:
+            self.step()
+            done = self.steps_done
+            last = done == config.num_steps
+            measured = bool(self.heldout) and (last or done % config.heldout_every == 0)
+            if measured or last or done % config.log_every == 0:
+                self._report(measured, on_log)
+            if checkpoints is not None and not last and checkpoints.due():
+                self.check_finite(0)
+                checkpoints.save(self.state())
+        import torch
+
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+            raise FloatingPointError(f"the adapter is not finite after step {config.num_steps}: lower learning_rate")
+        return self.reports
+
+    def state(self) -> State:
+        """Return everything the next steps depend on."""
+        tensors = {f"parameter.{index}": value for index, value in enumerate(self.parameters)}
+        tensors |= {"generator": self.generator.get_state(), "losses": self.losses[: self.steps_done]}
+        numbers: dict[str, Any] = {}
+        for path, value in _flat(self.optimizer.state_dict()["state"], "optimizer"):
+            if hasattr(value, "numel"):
+                tensors[path] = value
+            else:
+                numbers[path] = value
+        facts = {
+            "optimizer": numbers, "scaler": self.scaler.state_dict(), "reports": self.reports,
+            "reported": self._reported, "seconds": self._elapsed(),
+        }  # fmt: skip
+        return State(self.steps_done, tensors, facts)
+
+    def restore(self, state: State) -> None:
+        """Go back to a state that `state()` returned."""
+        import torch
+
+        device = self.losses.device
+        with torch.no_grad():
+            for index, parameter in enumerate(self.parameters):
+                parameter.copy_(state.tensors[f"parameter.{index}"])
+            self.losses[: state.step] = state.tensors["losses"].to(device)
+        entries: dict[Any, Any] = {}
+        for path, value in [*state.tensors.items(), *state.facts["optimizer"].items()]:
+            start, *keys = path.split("/")
+            if start == "optimizer":
+                below = entries.setdefault(int(keys[0]), {})
+                for key in keys[1:-1]:
+                    below = below.setdefault(key, {})
+                below[keys[-1]] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
+        self.generator.set_state(state.tensors["generator"])
+        self.scaler.load_state_dict(state.facts["scaler"])
+        self.steps_done, self._reported = state.step, state.facts["reported"]
+        self.reports, self._seconds = list(state.facts["reports"]), state.facts["seconds"]
+        self._started = time.monotonic()
+
+    def _report(self, measured: bool, on_log: Log | None) -> None:
+        since = self.check_finite(self._reported)
+        loss = sum(since) / len(since)
+        row = {"step": self.steps_done, "loss": loss, "learning_rate": self.config.learning_rate}
+        if measured:
+            row["heldout_loss"] = heldout_loss(self.unet, self.embed, self.heldout, self.abar, dtype=self.dtype)
+        self._reported = self.steps_done
+        seconds = self._elapsed()
+        self.reports.append({**row, "seconds": seconds})
+        if on_log is not None:
+            on_log({**row, "steps_per_second": self.steps_done / max(seconds, 1e-9)})
+
+    def check_finite(self, first: int) -> list[float]:
+        """Return the losses from a step on; the one place where the device is waited for."""
+        losses = self.losses[first : self.steps_done].tolist()
+        for index, value in enumerate(losses, first):
+            if not math.isfinite(value):
+                images = ", ".join(self.data.names[image] for image in self.schedule.images[index].tolist())
+                where = f"at step {index + 1}, on {images}"
+                raise FloatingPointError(f"the loss is {value} {where}: lower learning_rate, or look at these images")
+        return losses
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.monotonic() - self._started
 
 
-def _draw_schedule(
-    num_images: int, rows: list[int], empty_row: int, num_times: int, config: LoraConfig, seed: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return images, rows of the embeddings and time steps of all steps, int64 [num_steps, batch_size] each.
-
-    Images come in shuffled rounds, so every one is seen equally often. Drawn once on the CPU: no step waits for it.
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(derive_seed(seed, "finetune", "schedule"))
-    shape = (config.num_steps, config.batch_size)
-    total = config.num_steps * config.batch_size
-    rounds = [torch.randperm(num_images, generator=generator) for _ in range(math.ceil(total / num_images))]
-    images = torch.cat(rounds)[:total].view(shape)
-    texts = torch.tensor(rows)[images]
-    texts[torch.rand(shape, generator=generator) < config.caption_dropout] = empty_row
-    return images, texts, torch.randint(num_times, shape, generator=generator)
-
-
-def _make_optimizer(trainable: list[Any], config: LoraConfig) -> Any:
+def make_optimizer(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -> Any:
+    """Return the optimizer over the U-Net's and the text encoder's parameters, each at its own rate."""
+    rates = (config.learning_rate, config.text_encoder_rate)
+    groups = [{"params": part, "lr": rate} for part, rate in zip(trainable, rates, strict=True) if part]
     if config.optimizer == "adamw":
         import torch
 
-        return torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     import bitsandbytes
 
     if config.optimizer == "adam8bit":
-        return bitsandbytes.optim.Adam8bit(trainable, lr=config.learning_rate)
-    return bitsandbytes.optim.AdamW8bit(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return bitsandbytes.optim.Adam8bit(groups, lr=config.learning_rate)
+    return bitsandbytes.optim.AdamW8bit(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _flat(tree: dict[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of every leaf of nested dictionaries: bitsandbytes keeps its state one level deeper."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}/{key}")
+        else:
+            yield f"{path}/{key}", value
+
+
+def _rounds(total: int, size: int) -> int:
+    return math.ceil(total / size)

@@ -75,7 +75,7 @@ def new(width: float, height: float) -> Figure:
 
 
 def loss(losses: Mapping[int, Sequence[Row]]) -> Draw:
-    """Return the drawing of the training loss over steps, one curve per rank: as logged, and its running mean."""
+    """Return the drawing of the loss over steps, one curve per rank: as logged, its running mean, circles held out."""
 
     def draw(narrow: bool) -> Figure:
         figure = new(4.2, 3.0) if narrow else new(7.6, 3.4)
@@ -85,6 +85,9 @@ def loss(losses: Mapping[int, Sequence[Row]]) -> Draw:
             values = np.array([r["loss"] for r in rows], dtype=float)
             axes.plot(steps, values, color=colour, lw=0.8, alpha=0.4)
             axes.plot(steps, _running_mean(values), color=colour, lw=2, label=f"rank {rank}")
+            watched = [(r["step"], r["heldout_loss"]) for r in rows if r.get("heldout_loss") is not None]
+            if watched:
+                axes.plot(*zip(*watched), color=colour, marker="o", ms=5, mfc="white", lw=0, zorder=3)
         axes.set(xlabel="step", ylabel="mean squared error of the noise")
         axes.grid(axis="y", color=LINE, lw=0.6)
         axes.margins(x=0.01)

@@ -60,7 +60,8 @@ def rank_section(run: RunFiles) -> list[Html]:
                 "loss",
                 figures.loss(run.losses),
                 f"Training loss over steps for ranks {ranks}: {ends}.",
-                "Fine-tuning loss per rank: as logged (pale) and its running mean over a tenth of the steps.",
+                "Fine-tuning loss per rank: as logged (pale) and its running mean over a tenth of the steps; "
+                "circles: the loss on images of patients that were not trained on, at noise of its own.",
                 width_px=730,
             )
         )
@@ -79,23 +80,24 @@ def _rank_table(run: RunFiles) -> Html:
     columns: Columns = [
         ("Adapter", "text"), ("Recognised, %", "number"), ("Images", "number"), ("Trainable weights", "number"),
         ("Steps", "number"), ("Final loss", "number"), ("Time", "number"), ("Peak memory", "number"),
-        ("Device", "text"),
     ]  # fmt: skip
     most = max((r["recognised"] for r in rows if r["recognised"] is not None), default=None)
     base = number(first["recognised_base"], 1)
-    body: list[list[Child]] = [["none (the base)", base, number(first["num_base_images"], 0), "0", "0", *["–"] * 4]]
+    body: list[list[Child]] = [["none (the base)", base, number(first["num_base_images"], 0), "0", "0", *["–"] * 3]]
     for r in rows:
         shown = number(r["recognised"], 1)
         samplers = ", ".join(
             f"{name} {number(r[f'recognised_{key}'], 1)}" for key, name in samples.SAMPLER_NAMES.items()
         )
         chosen = tag("span", "classifiers train on its images", class_="ci") if r["chosen"] else None
+        watched = r["heldout_loss"]
+        heldout = None if watched is None else tag("span", f"held out {watched:.4f}", class_="ci")
         body.append(
             [
                 [f"rank {r['rank']}", chosen],
                 [tag("strong", shown) if r["recognised"] == most else shown, tag("span", samplers, class_="ci")],
                 number(r["num_images"], 0), number(r["num_trainable"], 0), number(r["num_steps"], 0),
-                number(r["final_loss"], 4), duration(r["seconds"]), memory(r["peak_memory_bytes"]), r["device"] or "–",
+                [number(r["final_loss"], 4), heldout], duration(r["seconds"]), memory(r["peak_memory_bytes"]),
             ]
         )  # fmt: skip
     note = (
@@ -103,7 +105,8 @@ def _rank_table(run: RunFiles) -> Html:
         "for; the "
         f"judge itself is right on {number(first['judge_accuracy'], 1)} % of {first['judge_num_heldout'] or '–'} "
         "held-out "
-        f"images. Base: {first['base'] or 'not recorded'}. Alpha is {_alphas(run)}."
+        f"images. Base: {first['base'] or 'not recorded'}. Device: {first['device'] or 'not recorded'}. "
+        f"Alpha is {_alphas(run)}."
     )
     return grid("Adapters by rank.", columns, body, note=note)
 

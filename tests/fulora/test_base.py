@@ -59,6 +59,17 @@ def test_what_is_no_diffusion_model_is_refused_with_a_remedy(make: str, small_ba
         load_base(str(spec))
 
 
+def test_a_file_that_has_to_be_unpickled_is_read_only_where_that_is_allowed(tmp_path: Path) -> None:
+    spec = tmp_path / "model.ckpt"
+    torch.save({"state_dict": {}}, spec)
+    for look in (check_base, load_base):
+        with pytest.raises(InputError, match=r"unpickles, which can run code[\s\S]*--allow-pickle"):
+            look(str(spec))
+    check_base(str(spec), allow_pickle=True)
+    with pytest.raises(InputError, match="cannot be loaded as a single file"):
+        load_base(str(spec), allow_pickle=True)
+
+
 def test_a_hub_id_passes_the_check_and_an_unreachable_hub_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 

@@ -11,8 +11,9 @@ import torch
 
 from fulora.diffusion.base import load_base
 from fulora.diffusion.finetune import FinetuneResult, LoraConfig, finetune
-from fulora.diffusion.formats import DIFFUSERS_FILE, KOHYA_FILE, read_diffusers
-from fulora.diffusion.training import _draw_schedule
+from fulora.diffusion.formats import DIFFUSERS_FILE, KOHYA_FILE, read_adapter
+from fulora.diffusion.training import Schedule
+from fulora.diffusion.training_set import TrainingSet
 from fulora.errors import InputError
 
 CONFIG = LoraConfig(rank=8, num_steps=12, learning_rate=1e-3, resolution_px=32, log_every=5)
@@ -52,7 +53,7 @@ def test_the_reports_and_the_result_say_what_ran(small_base: Path, tmp_path: Pat
     assert [row["step"] for row in result.losses] == [5, 10, 12] == [row["step"] for row in logged]
     assert [row["loss"] for row in result.losses] == [row["loss"] for row in logged]
     assert all(row["learning_rate"] == 1e-3 and row["steps_per_second"] > 0 for row in logged)
-    weights = read_diffusers(tmp_path / "out")
+    weights = read_adapter(tmp_path / "out", load_base(str(small_base)))
     matrices = [*weights.down.values(), *weights.up.values()]
     assert result.num_trainable == sum(matrix.numel() for matrix in matrices)
     assert (weights.rank, weights.alpha) == (8, 8.0)
@@ -94,15 +95,16 @@ def test_a_new_run_replaces_the_folder_whole(small_base: Path, tmp_path: Path) -
 
 
 def test_bfloat16_trains_float32_matrices(small_base: Path, tmp_path: Path) -> None:
+    base = load_base(str(small_base))
     result = run(small_base, tmp_path / "half", replace(CONFIG, precision="bf16"))
     full = run(small_base, tmp_path / "full")
-    assert all(matrix.dtype == torch.float32 for matrix in read_diffusers(tmp_path / "half").up.values())
+    assert all(matrix.dtype == torch.float32 for matrix in read_adapter(tmp_path / "half", base).up.values())
     assert result.losses[0]["loss"] == pytest.approx(full.losses[0]["loss"], rel=0.02)
     assert result.adapter_sha256 != full.adapter_sha256
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(small_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"at step \d+"):
+    with pytest.raises(FloatingPointError, match=r"at step \d+, on image \d, image \d: lower learning_rate"):
         run(small_base, tmp_path / "out", replace(CONFIG, learning_rate=1e30, optimizer="adamw"))
     assert not (tmp_path / "out").exists()
 
@@ -113,15 +115,94 @@ def test_every_fault_is_reported_at_once_and_before_the_base_is_looked_for(tmp_p
         finetune(base="nowhere", pixels=PIXELS, captions=CAPTIONS[:2], config=config, seed=0, out=tmp_path / "out")
     text = str(caught.value)
     for field in ("rank", "num_steps", "learning_rate", "optimizer", "alpha", "caption_dropout", "pixels", "captions"):
-        assert f"{field}: " in text
+        assert text.startswith(field) or f"\n{field}" in text
     assert LoraConfig().faults() == []
 
 
 def test_the_schedule_shows_every_image_equally_often_with_its_caption() -> None:
     config = LoraConfig(num_steps=50, batch_size=2)
-    images, texts, times = _draw_schedule(10, [3, 4] * 5, 0, 1000, config, 0)
-    assert torch.bincount(images.flatten()).tolist() == [10] * 10
-    assert torch.equal(texts, torch.where(images % 2 == 0, 3, 4))
-    assert times.min() >= 0 and times.max() < 1000
-    dropped = _draw_schedule(10, [3, 4] * 5, 0, 1000, replace(config, caption_dropout=1.0), 0)[1]
-    assert not dropped.any()
+    data = training_set([10])
+    drawn = Schedule(data, 1000, config, 0)
+    assert torch.bincount(drawn.images.flatten()).tolist() == [10] * 10
+    assert torch.equal(drawn.texts, torch.where(drawn.images % 2 == 0, 3, 4))
+    assert drawn.times.min() >= 0 and drawn.times.max() < 1000
+    assert not Schedule(data, 1000, replace(config, caption_dropout=1.0), 0).texts.any()
+
+
+def test_a_step_takes_images_of_one_size_and_sizes_as_often_as_they_have_images() -> None:
+    data = training_set([6, 2, 2])
+    drawn = Schedule(data, 1000, LoraConfig(num_steps=100, batch_size=2), 0)
+    assert torch.bincount(drawn.groups).tolist() == [60, 20, 20]
+    for group, images in zip(drawn.groups.tolist(), drawn.images.tolist(), strict=True):
+        assert set(images) <= set(data.images[group])
+    assert torch.bincount(drawn.images.flatten()).tolist() == [20] * 10
+
+
+def training_set(sizes: list[int]) -> TrainingSet:
+    latents = [(torch.zeros(size, 4, 8, 8), torch.zeros(size, 4, 8, 8)) for size in sizes]
+    ends = np.cumsum(sizes).tolist()
+    images = [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    names = [f"image {index}" for index in range(ends[-1])]
+    return TrainingSet(groups=latents, images=images, texts=[3, 4] * (ends[-1] // 2), empty_text=0, names=names)
+
+
+def test_the_released_protocol_trains_blocks_and_text_encoder_on_buckets(small_base: Path, tmp_path: Path) -> None:
+    config = replace(
+        CONFIG, targets="transformer", init="kaiming", text_encoder_rate=5e-4, bucket_step_px=8, batch_size=1,
+        clip_skip=1, resolution_px=48,
+    )  # fmt: skip
+    sizes = [(32, 48), (48, 32), (64, 64), (40, 56)]
+    images = [np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8) for i, size in enumerate(sizes)]
+    result = finetune(
+        base=str(small_base), pixels=images, captions=["fetal brain", "fetal femur"] * 2, config=config, seed=0,
+        out=tmp_path / "out", device="cpu",
+    )  # fmt: skip
+    base = load_base(str(small_base))
+    weights = read_adapter(tmp_path / "out", base)
+    # Clip skip leaves the last layer of the text encoder out, so its B stays zero.
+    moved = {name for name, matrix in weights.up.items() if matrix.any()}
+    assert weights.trains_text and weights.up.keys() - moved == {name for name in weights.up if ".layers.1." in name}
+    assert result.num_trainable == sum(m.numel() for side in (weights.down, weights.up) for m in side.values())
+    with pytest.raises(InputError, match="below bucket_step_px"):
+        small = [*images[:3], images[3][:4]]
+        finetune(
+            base=str(small_base), pixels=small, captions=["fetal brain"] * 4, config=config, seed=0,
+            out=tmp_path / "no", device="cpu",
+        )  # fmt: skip
+
+
+def test_the_heldout_loss_is_reported_repeats_and_changes_nothing(small_base: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, heldout_every=4, optimizer="adamw", learning_rate=1e-2)
+    heldout = (PIXELS[:3], ["a photo of fetal thorax"] * 3)
+    kwargs = {"base": str(small_base), "pixels": PIXELS, "captions": CAPTIONS, "config": config, "seed": 0}
+    one = finetune(**kwargs, out=tmp_path / "one", device="cpu", heldout=heldout)
+    two = finetune(**kwargs, out=tmp_path / "two", device="cpu")
+    assert one.adapter_sha256 == two.adapter_sha256
+    watched = {row["step"]: row["heldout_loss"] for row in one.losses if "heldout_loss" in row}
+    assert sorted(watched) == [4, 8, 12] and len(set(watched.values())) == 3
+    assert all(0.3 < value < 3 for value in watched.values())
+    assert not any("heldout_loss" in row for row in two.losses)
+    again = finetune(**kwargs, out=tmp_path / "three", device="cpu", heldout=heldout)
+    assert [row.get("heldout_loss") for row in again.losses] == [row.get("heldout_loss") for row in one.losses]
+
+
+def test_the_kohya_file_says_what_it_was_trained_on(small_base: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    run(small_base, tmp_path / "out")
+    with safe_open(tmp_path / "out" / KOHYA_FILE, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["ss_new_sd_model_hash"] == load_base(str(small_base)).sha256
+    wanted = {"ss_num_train_images": "6", "ss_resolution": "(32, 32)", "ss_max_train_steps": "12"}
+    assert wanted.items() <= metadata.items()
+
+
+def test_too_little_memory_says_what_to_lower(small_base: Path, tmp_path: Path, monkeypatch) -> None:
+    from fulora.diffusion.training import LoraTraining
+
+    def fails(self) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LoraTraining, "step", fails)  # the one thing that cannot be had here for real
+    with pytest.raises(MemoryError, match="batch_size 2, resolution_px 32, rank 8: lower"):
+        run(small_base, tmp_path / "out")

@@ -125,7 +125,8 @@ def _ranks(paths: RunPaths) -> None:
         {
             "adapter": f"rank-{rank:03d}", "rank": rank, "alpha": float(rank), "chosen": rank == 128,
             "base": "tiny (bundled, sha256 0011aabb)", "num_trainable": 3000 * rank, "num_steps": 400,
-            "final_loss": 0.19 - rank / 2000, "recognised": share, "recognised_euler": share - 1,
+            "final_loss": 0.19 - rank / 2000, "heldout_loss": 0.21 - rank / 4000,
+            "recognised": share, "recognised_euler": share - 1,
             "recognised_unipc": share + 1, "num_images": 200 if rank == 128 else 80, "recognised_base": 27.5,
             "num_base_images": 80, "judge": "ResNet18 trained on 2000 fresh Spanish-like phantoms",
             "judge_accuracy": 98.6, "judge_num_heldout": 500, "seconds": 41.0 + rank / 10,

@@ -1,0 +1,114 @@
+"""The search for LoRA settings: its rows, what ASHA stops, going on where it was, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fulora.data.records import ImageRecord
+from fulora.errors import InputError
+from fulora.recipes import Experiment
+from sweeps.cli import parse_launch
+from sweeps.cluster import ClusterOptions
+from sweeps.experiment import run
+from sweeps.paths import RunPaths
+from sweeps.progress import Quiet
+from sweeps.search import _scheduler, candidates, search_lora
+from sweeps.search_space import LoraSearch
+from sweeps.tables import read_rows
+from sweeps.trials import read_attempts
+
+SPACE = LoraSearch(
+    num_trials=4, ranks=(2, 4), alpha_over_rank=(1.0, 2.0), learning_rate=(1e-4, 3e-2), targets=("cross_attention",),
+    reduction_factor=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def experiment(mini_experiment: Experiment) -> Experiment:
+    """Return the small study, its loss looked at often enough for candidates to be stopped."""
+    return replace(
+        mini_experiment,
+        lora=replace(mini_experiment.lora, num_steps=6, heldout_every=1, log_every=1, images_per_plane=4),
+    )
+
+
+@pytest.fixture(scope="module")
+def searched(experiment: Experiment, tmp_path_factory, local_ray) -> RunPaths:
+    """Return a run in which the search was done up to three candidates, then continued to four."""
+    paths = RunPaths(tmp_path_factory.mktemp("search") / "run")
+    options = ClusterOptions(num_cpus=2)
+    assert run(experiment, paths, options=options, progress=Quiet(), search=replace(SPACE, num_trials=3)) == []
+    assert run(experiment, paths, options=options, progress=Quiet(), search=SPACE) == []
+    return paths
+
+
+def test_every_candidate_is_a_row_and_a_continued_search_adds_the_difference(searched: RunPaths) -> None:
+    attempts = [a for a in read_attempts(searched) if a.stage == "search"]
+    assert len(attempts) == 4 and {a.status for a in attempts} <= {"SUCCEEDED", "PRUNED"}
+    assert len({a.trial_id for a in attempts}) == 4
+    for attempt in attempts:
+        assert attempt.config["rank"] in SPACE.ranks and 1e-4 <= attempt.config["learning_rate"] <= 3e-2
+        assert attempt.config["alpha"] / attempt.config["rank"] in SPACE.alpha_over_rank
+        assert 0 < attempt.metrics["heldout_loss"] < 5
+        stopped = attempt.metrics.get("stopped_at_step")
+        assert (stopped is None) == (attempt.status == "SUCCEEDED")
+        assert searched.candidate(attempt.trial_id).is_dir() == (attempt.status == "SUCCEEDED")
+    assert read_rows(searched.trials, "trials")
+
+
+def test_the_table_has_the_best_first(searched: RunPaths) -> None:
+    rows = read_rows(searched.table("search"), "search")
+    done = [row["heldout_loss"] for row in rows if row["status"] == "SUCCEEDED"]
+    assert len(rows) == 4 and done == sorted(done) and done
+    assert {row["objective"] for row in rows} == {"heldout_loss"}
+    assert [row["status"] for row in rows] == sorted((row["status"] for row in rows), reverse=True)
+
+
+def test_a_finished_search_does_nothing_and_a_narrower_one_takes_up_what_lies_inside(
+    searched: RunPaths, experiment: Experiment
+) -> None:
+    before = sorted(file.name for file in searched.attempts.iterdir())
+    run(experiment, searched, options=ClusterOptions(num_cpus=2), progress=Quiet(), search=SPACE)
+    assert sorted(file.name for file in searched.attempts.iterdir()) == before
+    inputs = {
+        key: next(a for a in read_attempts(searched) if a.stage == "search").provenance[f"{key}_hash"]
+        for key in ("data", "heldout", "base")
+    }
+    everything = candidates(experiment, SPACE, inputs, searched)
+    narrow = candidates(experiment, replace(SPACE, ranks=(2,)), inputs, searched)
+    assert len(everything) == 4
+    assert [a.trial_id for a in narrow] == [a.trial_id for a in everything if a.config["rank"] == 2]
+    assert candidates(experiment, SPACE, {**inputs, "data": "other"}, searched) == []
+
+
+def test_asha_stops_what_lags_behind_and_lets_the_last_step_be_saved(experiment: Experiment) -> None:
+    scheduler = _scheduler(experiment, SPACE)
+    assert scheduler._time_attr == "step" and scheduler._max_t == experiment.lora.num_steps + 1
+    assert scheduler._metric == "heldout_loss"
+
+
+def test_without_images_to_hold_out_there_is_nothing_to_compare_by(experiment: Experiment, tmp_path) -> None:
+    records = [
+        ImageRecord(
+            image_id=f"{plane}-{index}", source="spanish", path=str(tmp_path / "x.png"), plane=plane,
+            patient_id=str(index), centre="Spain", machine="", split="train", pixel_hash=f"{plane}{index}",
+            sha256="", width_px=8, height_px=8,
+        )
+        for plane in ("other", "abdomen", "brain", "femur", "thorax")
+        for index in range(2)
+    ]  # fmt: skip
+    paths = RunPaths(tmp_path)
+    with pytest.raises(InputError, match=r"images of all of them[\s\S]*images-per-plane"):
+        search_lora(experiment, SPACE, records, paths=paths, cluster=None, progress=Quiet())  # type: ignore[arg-type]
+
+
+def test_the_verb_lora_alone_can_search_and_faults_are_named_at_once() -> None:
+    launch = parse_launch(["demo", "--search", "optuna", "--space.num-trials", "0", "--space.ranks"], "lora")
+    text = "\n".join(launch.space.faults())
+    assert "space.num_trials: 0" in text and "space.ranks" in text
+    assert "space.learning_rate" in "\n".join(replace(SPACE, learning_rate=(1.0, 0.1)).faults())
+    assert LoraSearch().faults() == []
+    with pytest.raises(SystemExit):
+        parse_launch(["demo", "--search", "optuna"], "run")
