@@ -223,13 +223,14 @@ def demo() -> Experiment:
         # Other, whose scenes differ most, as well as the four planes; 5 loses it.
         lora=LoraSweep(
             targets="all_attention",
-            num_steps=480,
+            num_steps=440,
             batch_size=16,
             learning_rate=1e-3,
             caption_dropout=0.05,
+            snr_gamma=5.0,
             resolution_px=64,
             log_every=20,
-            heldout_every=120,
+            heldout_every=110,
         ),
         sampling=SamplingConfig(images_per_plane=8, guidance=2.5, batch_size=8),
         compare_per_plane=8,

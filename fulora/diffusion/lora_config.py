@@ -43,6 +43,10 @@ class LoraConfig:
     """8-bit Adam of bitsandbytes, with or without decoupled weight decay, or torch's AdamW. Source: paper section 3."""
     weight_decay: float = 0.01
     """Decay of adamw8bit and adamw. Not stated in the paper; the default of bitsandbytes, as in the released code."""
+    snr_gamma: float = 0.0
+    """0: equation (1), every time step counts alike. Above: steps whose signal-to-noise ratio is above this count less,
+    so that speckle nobody can predict does not drown what is learned of shapes. Not in the paper. Source: Hang et al.
+    2023 (min-SNR, gamma 5). Reported losses are equation (1) in any case."""
     resolution_px: int = 512
     """Side of the square images. Source: paper section 3."""
     bucket_step_px: int = 0
@@ -71,7 +75,7 @@ class LoraConfig:
             value = getattr(self, field)
             if value is not None and not (math.isfinite(value) and value > 0):
                 found.append(fault(field, value, "must be above 0", f"Set {field} to a positive number"))
-        for field in ("weight_decay", "text_encoder_rate"):
+        for field in ("weight_decay", "text_encoder_rate", "snr_gamma"):
             value = getattr(self, field)
             if not (math.isfinite(value) and value >= 0):
                 found.append(fault(field, value, "must be at least 0", "Set it to 0 or more"))

@@ -64,7 +64,7 @@ class LoraTraining:
     `heldout` is latents of images not trained on, with the caption's row of each, whose loss is measured along the way.
     `embed` turns rows of the captions into embeddings [B, 77, D], through the text encoder where that is trained.
     Notation: x0 a latent, eps the noise, t the time step, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps; the loss is
-    equation (1), the mean of (eps - unet(x_t, t, text))^2.
+    equation (1), the mean of (eps - unet(x_t, t, text))^2, with `snr_gamma` g weighted by min(g / snr(t), 1).
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class LoraTraining:
         device = data.groups[0][0].device
         self.abar = DDPMScheduler.from_config(noise_config).alphas_cumprod
         self.signal, self.noise = self.abar.sqrt().to(device), (1 - self.abar).sqrt().to(device)
+        snr = self.abar / (1 - self.abar)
+        self.weights = torch.clamp(config.snr_gamma / snr, max=1.0).to(device) if config.snr_gamma else None
         self.schedule = Schedule(data, len(self.abar), config, seed)
         self._texts, self._times = self.schedule.texts.to(device), self.schedule.times.to(device)
         self._rows, self._groups = self.schedule.rows.to(device), self.schedule.groups.tolist()
@@ -114,8 +116,10 @@ class LoraTraining:
         x_t = self.signal[t].view(-1, 1, 1, 1) * x0 + self.noise[t].view(-1, 1, 1, 1) * eps
         with torch.autocast(mean.device.type, dtype=self.dtype, enabled=self.half):
             predicted = self.unet(x_t, t, self.embed(self._texts[index]), return_dict=False)[0]
-        loss = torch.nn.functional.mse_loss(predicted.float(), eps)
-        self.scaler.scale(loss).backward()
+        errors = (predicted.float() - eps).square().mean(dim=(1, 2, 3))
+        loss = errors.mean()
+        counted = loss if self.weights is None else (self.weights[t] * errors).mean()
+        self.scaler.scale(counted).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

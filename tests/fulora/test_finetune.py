@@ -186,6 +186,17 @@ def test_the_heldout_loss_is_reported_repeats_and_changes_nothing(small_base: Pa
     assert [row.get("heldout_loss") for row in again.losses] == [row.get("heldout_loss") for row in one.losses]
 
 
+def test_noisy_steps_count_alike_unless_their_ratio_is_capped(small_base: Path, tmp_path: Path) -> None:
+    """Hang et al. 2023: weight min(gamma / snr, 1); what is reported stays equation (1)."""
+    plain = run(small_base, tmp_path / "plain", replace(CONFIG, num_steps=1))
+    capped = run(small_base, tmp_path / "capped", replace(CONFIG, num_steps=1, snr_gamma=1e-9))
+    high = run(small_base, tmp_path / "high", replace(CONFIG, num_steps=12, snr_gamma=1e9))
+    assert plain.losses[0]["loss"] == capped.losses[0]["loss"], "the first step has moved nothing yet"
+    assert high.adapter_sha256 == run(small_base, tmp_path / "again").adapter_sha256, "a cap above all ratios is none"
+    five = run(small_base, tmp_path / "five", replace(CONFIG, num_steps=12, snr_gamma=5.0))
+    assert five.adapter_sha256 != high.adapter_sha256
+
+
 def test_the_kohya_file_says_what_it_was_trained_on(small_base: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
 
