@@ -19,7 +19,7 @@ from sweeps.experiment import run
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
 from sweeps.tables import read_rows
-from sweeps.trials import read_attempts
+from sweeps.trials import latest_success, read_attempts
 
 
 def go(experiment: Experiment, folder, **keys):
@@ -173,7 +173,9 @@ def test_a_stopped_run_goes_on_and_gives_the_same_tables(
         _, said = process.communicate(timeout=60)
         assert process.returncode == 130, said
         assert "goes on with what is missing" in said
-        assert "CANCELLED" in {a.status for a in read_attempts(paths)}
+        # A trial of a second may be done before its worker is stopped: then its row says so, rightly.
+        assert {a.status for a in read_attempts(paths)} <= {"SUCCEEDED", "CANCELLED"}
+        assert len(latest_success(paths)) < len(latest_success(finished)), "it was stopped before its end"
     done = {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
     complete = {
         row["file_name"].split("/")[1]

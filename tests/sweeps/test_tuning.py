@@ -8,8 +8,8 @@ import pytest
 from sweeps.cluster import Cluster, ClusterOptions, connected
 from sweeps.paths import RunPaths
 from sweeps.progress import LiveBars, Quiet, shown
-from sweeps.trials import Trial, missing, read_attempts
-from sweeps.tuning import run_trials
+from sweeps.trials import Attempt, Trial, missing, read_attempts
+from sweeps.tuning import Watch, run_trials
 
 
 def _trials(count, **config):
@@ -60,6 +60,33 @@ def test_a_failure_and_a_death_are_rows_and_the_others_go_on(four_gpus, tmp_path
     assert by_index[1].error_type == "ValueError" and "the second one is wrong" in by_index[1].error_message
     assert by_index[2].error_type == "WorkerDied"
     assert [t.config["i"] for t in missing(trials, paths)] == [1, 2]
+
+
+def test_trials_under_way_when_stopped_become_cancelled_rows_unless_they_wrote_their_own(tmp_path):
+    trials, paths = _trials(3), RunPaths(tmp_path)
+
+    class Three(Watch):
+        def trial_of(self, config):
+            return trials[config["index"]], 1
+
+    class Rays:
+        def __init__(self, index):
+            self.trial_id, self.config = f"ray-{index}", {"index": index}
+
+    watch = Three(paths, Quiet())
+    for index in range(3):
+        watch.on_trial_start(0, [], Rays(index))
+    watch.on_trial_complete(0, [], Rays(0))
+    own = Attempt(
+        trial_id=trials[1].trial_id, stage=trials[1].stage, label="1", attempt=1, status="SUCCEEDED", config={}
+    )
+    own.save(paths)
+    watch.cancel_running()
+    found = {a.trial_id: a for a in read_attempts(paths)}
+    assert {trial_id: a.status for trial_id, a in found.items()} == {
+        trials[1].trial_id: "SUCCEEDED", trials[2].trial_id: "CANCELLED"
+    }  # fmt: skip
+    assert found[trials[2].trial_id].error_message == "stopped by the user"
 
 
 def test_live_bars_show_trials_as_they_end(four_gpus, tmp_path, capsys):
