@@ -77,7 +77,7 @@ def test_a_kohya_file_of_the_released_shape_fits(shapes: SimpleNamespace, tmp_pa
 
 @pytest.mark.slow
 def test_one_real_step_at_512_pixels_and_the_released_file_at_rank_128(tmp_path: Path) -> None:
-    """A minute and 15 GB on two cores."""
+    """Three quarters of a minute on two cores."""
     from fulora.diffusion.finetune import finetune
     from fulora.diffusion.lora_config import LoraConfig
 
