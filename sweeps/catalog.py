@@ -14,8 +14,8 @@ from fulora.data.phantoms import write_phantoms
 from fulora.data.records import ImageRecord
 from fulora.data.sources import count_left_out_rows, read_source
 from fulora.errors import InputError, fault
+from fulora.experiment import Experiment
 from fulora.planes import TESTED_PLANES
-from fulora.recipes import Experiment
 from sweeps.paths import RunPaths
 from sweeps.progress import Progress
 from sweeps.tables import read_rows, write_table

@@ -14,8 +14,8 @@ import numpy as np
 from fulora.data.pixels import open_store, write_store
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import REGIMES, TrainingSet, select_training_set
+from fulora.experiment import Experiment
 from fulora.planes import PLANES, plane_from_label
-from fulora.recipes import Experiment
 from fulora.seeds import derive_seed, numpy_rng
 from sweeps.catalog import read_catalog, read_synthetic
 from sweeps.lora_sweep import UNKNOWN_DATA

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fulora.errors import InputError
-from fulora.recipes import RECIPES, Experiment
+from fulora.experiment import Experiment
+from fulora.recipes import RECIPES
 from sweeps.cluster import ClusterOptions
 from sweeps.search_space import LoraSearch
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from fulora.data.records import ImageRecord
-from fulora.diffusion.base import check_base, fingerprint
+from fulora.diffusion.base_files import check_base, fingerprint
 from fulora.errors import raise_if_any
-from fulora.recipes import Experiment
+from fulora.experiment import Experiment
 from sweeps import classifier_grid, lora_sweep, results, synthesis
 from sweeps.catalog import build_catalog, read_synthetic
 from sweeps.cluster import Cluster, ClusterOptions, connected

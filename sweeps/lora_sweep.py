@@ -19,11 +19,11 @@ from fulora.data.phantoms import spanish_like
 from fulora.data.pixels import decode_square, read_rgb
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import select_heldout_images, select_lora_images
-from fulora.diffusion.base import fingerprint
+from fulora.diffusion.base_files import fingerprint
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.evaluate.judge import as_rgb
+from fulora.experiment import Experiment
 from fulora.planes import PLANES, plane_from_label
-from fulora.recipes import Experiment
 from fulora.seeds import derive_seed, numpy_rng
 from sweeps.catalog import read_catalog
 from sweeps.paths import RunPaths, write_json, written
@@ -92,10 +92,9 @@ def _trial_of(folder: Path) -> str | None:
 def train_rank(trial: Trial, paths: RunPaths, report: Report, experiment: Experiment) -> dict[str, Any]:
     """Fine-tune one rank and put its folder in place; return its metrics."""
     config = next(c for c in experiment.lora.trials() if c.rank == trial.config["rank"])
-    images, _ = lora_images(experiment, read_catalog(paths))
-    watched = select_heldout_images(
-        read_catalog(paths), images, per_plane=experiment.lora.heldout_per_plane, seed=experiment.seed
-    )
+    records = read_catalog(paths)
+    images, _ = lora_images(experiment, records)
+    watched = select_heldout_images(records, images, per_plane=experiment.lora.heldout_per_plane, seed=experiment.seed)
 
     def on_log(row: dict) -> None:
         note = f"loss {row['loss']:.3f}, {row['steps_per_second']:.1f} steps/s"

@@ -14,8 +14,8 @@ from fulora.data.pixels import decode_square
 from fulora.data.records import ImageRecord
 from fulora.evaluate.intervals import mean_scores
 from fulora.evaluate.scores import confusion_matrix
+from fulora.experiment import Experiment
 from fulora.planes import PLANES, TESTED_PLANES, plane_from_label
-from fulora.recipes import Experiment
 from fulora.seeds import derive_seed, numpy_rng
 from sweeps.paths import BASE_LABEL, RunPaths
 from sweeps.synthesis import ImageSet

@@ -16,10 +16,10 @@ from typing import Any
 
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import select_heldout_images
-from fulora.diffusion.base import fingerprint
+from fulora.diffusion.base_files import fingerprint
 from fulora.diffusion.lora_config import LoraConfig
-from fulora.errors import InputError, fault, raise_if_any
-from fulora.recipes import Experiment
+from fulora.errors import InputError, fault
+from fulora.experiment import Experiment
 from fulora.seeds import derive_seed
 from sweeps.cluster import Cluster
 from sweeps.lora_sweep import finetune_records, lora_images
@@ -49,7 +49,6 @@ def search_lora(
     """
     from ray import tune
 
-    raise_if_any(space.faults())
     learned = lora_images(experiment, records)[0]
     watched = select_heldout_images(
         records, learned, per_plane=max(1, experiment.lora.heldout_per_plane), seed=experiment.seed
@@ -74,7 +73,7 @@ def search_lora(
             torch.set_num_threads(cluster.num_threads)
             trial = make(settings)
             attempt = attempt_trial(trial, paths, work, numbers.get(trial.trial_id, 1), tune.report)
-            last = {"step": trial.config["num_steps"], space.objective: attempt.metrics.get(space.objective)}
+            last = {"step": trial.config["num_steps"], space.objective: attempt.metrics.get(space.objective, math.nan)}
             note = "" if attempt.status == "SUCCEEDED" else f"{attempt.error_type}: {attempt.error_message}"
             tune.report({**last, "fraction": 1.0, "note": note or _summary(attempt), "status": attempt.status})
 

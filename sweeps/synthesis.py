@@ -16,8 +16,8 @@ from typing import Any
 
 from fulora.diffusion.sampler import SampleRow, SamplingConfig, plan_samples
 from fulora.errors import InputError, fault
+from fulora.experiment import Experiment
 from fulora.planes import PLANES
-from fulora.recipes import Experiment
 from sweeps.cluster import Cluster
 from sweeps.paths import BASE_LABEL, RunPaths, rank_label, write_json, written
 from sweeps.progress import Progress

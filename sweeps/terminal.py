@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fulora.errors import InputError, raise_if_any
-from fulora.recipes import Experiment
+from fulora.experiment import Experiment
 from sweeps.paths import RunPaths
 from sweeps.tables import METRICS, read_rows
 from sweeps.trials import latest_success, read_attempts
@@ -101,7 +101,7 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
     from dataclasses import replace
 
     from fulora.data.sources import read_source
-    from fulora.diffusion.base import check_base
+    from fulora.diffusion.base_files import check_base
     from sweeps.catalog import read_catalog
     from sweeps.experiment import make_plan
 

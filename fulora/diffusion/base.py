@@ -1,4 +1,4 @@
-"""The diffusion base: found, checked, loaded and frozen.
+"""The diffusion base: loaded, checked and frozen.
 
 In: `tiny`, `random:sd15`, a local diffusers folder, a single .safetensors file (or, where unpickling is
 allowed, .ckpt), or the id of a repository on the Hugging Face hub.
@@ -8,39 +8,31 @@ Source: Rombach et al. 2022 (latent diffusion); the layout is diffusers' StableD
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fulora.device import resolve_device, resolve_precision
+from fulora.diffusion import random_base
+from fulora.diffusion.base_files import (
+    PARTS,
+    RANDOM,
+    REMEDY,
+    TINY,
+    check_base,
+    check_folder,
+    fingerprint,
+    hash_files,
+    tiny_folder,
+    weight_files,
+)
 from fulora.errors import InputError, fault
 
 if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
-
-TINY = "tiny"
-"""The bundled base's name."""
-RANDOM = "random:sd15"
-"""Stable Diffusion 1.5's architecture with random weights: for measuring size, memory and speed, never for images."""
-
-REMEDY = (
-    "Pass --base with 'tiny' (bundled), 'random:sd15' (its architecture, random weights), "
-    "a local folder in diffusers' Stable Diffusion layout (with model_index.json), "
-    "a single Stable Diffusion 1.5 .safetensors file, or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5"
-)
-
-__all__ = ["TINY", "Base", "check_base", "load_base", "pipeline", "resolve_device", "resolve_precision"]
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FAMILY = "StableDiffusionPipeline"
-_PARTS = ("vae", "unet", "text_encoder")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,41 +69,11 @@ class Base:
         """Move every part to a device and type, in place; returns the same base."""
         from torch.nn import Module
 
-        for part in _PARTS:
+        for part in PARTS:
             # torch's own `to`: diffusers' warns of parts kept in float32 even where a model has none.
             Module.to(getattr(self, part), device=device, dtype=dtype)
         self.device, self.dtype = device, dtype
         return self
-
-
-def check_base(spec: str, *, allow_pickle: bool = False) -> None:
-    """Raise InputError unless `spec` names something that looks like a base; reads names and headers, no weights."""
-    if spec == RANDOM:
-        return
-    if spec == TINY:
-        _check_folder(_tiny_folder(), spec)
-        return
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        _check_folder(path, spec)
-    elif path.is_file():
-        _check_single_file(path, spec, allow_pickle)
-    elif path.suffix in {".safetensors", ".ckpt"}:
-        raise InputError(fault("base", spec, "is a file that is not there", REMEDY))
-    elif not _HUB_ID.fullmatch(spec):
-        raise InputError(fault("base", spec, "is neither a path that is there nor a hub id (owner/name)", REMEDY))
-
-
-def fingerprint(spec: str) -> str:
-    """Return a base's identity without loading it: the hash `load_base` reports, or the id itself for a hub model."""
-    if spec == RANDOM:
-        from fulora.diffusion.random_base import fingerprint as of_random
-
-        return of_random()
-    path = _tiny_folder() if spec == TINY else Path(spec).expanduser()
-    if path.is_file():
-        return _hash_files([path])
-    return _hash_files(_weight_files(path)) if path.is_dir() else spec
 
 
 def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = None, allow_pickle: bool = False) -> Base:
@@ -126,12 +88,10 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
     check_base(spec, allow_pickle=allow_pickle)
     dtype = dtype or torch.float32
     if spec == RANDOM:
-        from fulora.diffusion.random_base import build_random
-
         with _quiet_loading():
-            pipe = build_random(dtype)
+            pipe = random_base.build_random(dtype)
         return _frozen(pipe, spec, fingerprint(spec), f"{RANDOM} (random weights", device, dtype)
-    path = _tiny_folder() if spec == TINY else Path(spec).expanduser()
+    path = tiny_folder() if spec == TINY else Path(spec).expanduser()
     options: dict[str, Any] = {"dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
     with _quiet_loading():
         from diffusers import StableDiffusionPipeline
@@ -141,22 +101,22 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
             weights = [path]
         else:
             folder = path if path.is_dir() else _download(spec, allow_pickle=allow_pickle)
-            _check_folder(folder, spec)
+            check_folder(folder, spec)
             try:
                 pipe = StableDiffusionPipeline.from_pretrained(
                     folder, use_safetensors=None if allow_pickle else True, local_files_only=True, **options
                 )
             except (OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
                 raise InputError(fault("base", spec, f"cannot be loaded ({_one_line(error)})", REMEDY)) from error
-            weights = _weight_files(folder)
+            weights = weight_files(folder)
     _check_parts(pipe, spec)
     label = f"{TINY} (bundled" if spec == TINY else f"{spec} (weights"
-    return _frozen(pipe, spec, _hash_files(weights), label, device, dtype)
+    return _frozen(pipe, spec, hash_files(weights), label, device, dtype)
 
 
 def _frozen(pipe: Any, spec: str, sha256: str, label: str, device: str, dtype: torch.dtype) -> Base:
     """Return a pipeline's parts as a base on a device, no weight of it trainable."""
-    for part in _PARTS:
+    for part in PARTS:
         getattr(pipe, part).requires_grad_(False).eval()
     base = Base(
         spec=spec,
@@ -187,48 +147,6 @@ def pipeline(base: Base) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def _tiny_folder() -> Path:
-    from fulora.diffusion.tiny import TINY_FOLDER
-
-    return Path(TINY_FOLDER)
-
-
-def _check_folder(folder: Path, spec: str) -> None:
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise InputError(fault("base", spec, "is no diffusion model: the folder has no model_index.json", REMEDY))
-    try:
-        parts = json.loads(index.read_text())
-        kind = parts.get("_class_name")
-    except (ValueError, AttributeError) as error:
-        raise InputError(fault("base", spec, f"has an unreadable model_index.json ({error})", REMEDY)) from error
-    if kind != _FAMILY:
-        raise InputError(fault("base", spec, f"is a {kind}, not a {_FAMILY} (Stable Diffusion 1.x)", REMEDY))
-    missing = [part for part in (*_PARTS, "tokenizer", "scheduler") if not (folder / part).is_dir()]
-    if missing:
-        raise InputError(fault("base", spec, f"is incomplete: it lacks {', '.join(missing)}", REMEDY))
-
-
-def _check_single_file(path: Path, spec: str, allow_pickle: bool) -> None:
-    if path.suffix != ".safetensors":
-        if not allow_pickle:
-            rule = "is not a .safetensors file; reading it unpickles, which can run code in it"
-            raise InputError(
-                fault("base", spec, rule, "Use a .safetensors file, or pass --allow-pickle if you trust it")
-            )
-        return
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            names = list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise InputError(fault("base", spec, f"is not a readable safetensors file ({error})", REMEDY)) from error
-    if not any(name.startswith("model.diffusion_model.") for name in names):
-        rule = "is no diffusion model: it holds no weights named model.diffusion_model.*"
-        raise InputError(fault("base", spec, rule, REMEDY))
 
 
 def _check_parts(pipe: Any, spec: str) -> None:
@@ -275,18 +193,6 @@ def _download(spec: str, *, allow_pickle: bool) -> Path:
 def _one_line(error: BaseException, limit: int = 200) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(file for part in _PARTS for file in (folder / part).glob("*.safetensors"))
-
-
-def _hash_files(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -50,13 +50,10 @@ class Checkpoints:
 
     def save(self, state: State) -> Path:
         """Write a state, drop all but the last two; returns the file."""
-        import torch
-
         tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.tensors.items()}
         facts = json.dumps({"step": state.step, "facts": state.facts, "identity": self.identity}, sort_keys=True)
         metadata = {"facts": facts, "sha256": _digest(tensors, facts)}
-        with torch.no_grad():
-            file = write_tensors(self.folder / f"step-{state.step:09d}.safetensors", tensors, metadata)
+        file = write_tensors(self.folder / f"step-{state.step:09d}.safetensors", tensors, metadata)
         for old in self._files()[KEPT:]:
             old.unlink(missing_ok=True)
         self._written = time.monotonic()

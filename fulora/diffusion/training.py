@@ -141,7 +141,7 @@ class LoraTraining:
             if measured or last or done % config.log_every == 0:
                 self._report(measured, on_log)
             if checkpoints is not None and not last and checkpoints.due():
-                self.check_finite(0)
+                self.check_finite(self._reported)
                 checkpoints.save(self.state())
         import torch
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fulora.diffusion.buckets import Bucket, fit_to_bucket, select_bucket
+from fulora.diffusion.buckets import fit_to_bucket, select_bucket
 from fulora.diffusion.caching import cache_latents
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.errors import fault
@@ -67,12 +67,12 @@ def _latent_groups(
     """Return (mean, deviation) per size, in the order of the sizes, and which images are in it."""
     if config.bucket_step_px == 0:
         return [cache_latents(model, np.asarray(pixels))], [list(range(len(pixels)))]
-    members: dict[Bucket, list[int]] = {}
+    members: dict[tuple[int, int], list[int]] = {}
     buckets = []
     for index, image in enumerate(pixels):
         size = {"resolution_px": config.resolution_px, "step_px": config.bucket_step_px}
         buckets.append(select_bucket(image.shape[1], image.shape[0], **size))
-        members.setdefault(Bucket(*buckets[-1][:2], 0, 0), []).append(index)
+        members.setdefault(buckets[-1][:2], []).append(index)
     images = [members[size] for size in sorted(members)]
     groups = [cache_latents(model, np.stack([fit_to_bucket(pixels[i], buckets[i]) for i in group])) for group in images]
     return groups, images

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from fulora.data.regimes import REGIMES
-from fulora.diffusion.base import TINY
+from fulora.diffusion.base_files import TINY
 from sweeps.report.change import Change, change
 from sweeps.report.files import Row, RunFiles
 from sweeps.report.markup import number, signed

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fulora.device import resolve_device, resolve_precision
-from fulora.diffusion.base import check_base, load_base, pipeline
+from fulora.diffusion.base import load_base, pipeline
+from fulora.diffusion.base_files import check_base
 from fulora.diffusion.caching import cache_latents, encode_prompts
 from fulora.errors import InputError
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fulora.diffusion.adapter import TEXT_TARGETS, add_lora, check_fit, lora_weights, target_modules
-from fulora.diffusion.base import RANDOM, check_base, fingerprint, load_base
+from fulora.diffusion.base import load_base
+from fulora.diffusion.base_files import RANDOM, check_base, fingerprint
 from fulora.diffusion.formats import KOHYA_FILE, AdapterWeights, read_adapter, save_kohya
 from fulora.diffusion.random_base import TEXT_ENCODER, UNET, VAE
 from fulora.errors import InputError

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from fulora.recipes import Experiment
+from fulora.experiment import Experiment
 from sweeps.cluster import ClusterOptions
 from sweeps.experiment import run
 from sweeps.paths import RunPaths

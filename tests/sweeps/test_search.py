@@ -8,7 +8,7 @@ import pytest
 
 from fulora.data.records import ImageRecord
 from fulora.errors import InputError
-from fulora.recipes import Experiment
+from fulora.experiment import Experiment
 from sweeps.cli import parse_launch
 from sweeps.cluster import ClusterOptions
 from sweeps.experiment import run
@@ -81,6 +81,16 @@ def test_a_finished_search_does_nothing_and_a_narrower_one_takes_up_what_lies_in
     assert len(everything) == 4
     assert [a.trial_id for a in narrow] == [a.trial_id for a in everything if a.config["rank"] == 2]
     assert candidates(experiment, SPACE, {**inputs, "data": "other"}, searched) == []
+
+
+def test_a_candidate_that_fails_is_a_row_and_the_search_goes_on(experiment: Experiment, tmp_path, local_ray) -> None:
+    paths = RunPaths(tmp_path / "run")
+    space = replace(SPACE, num_trials=2, targets=("nothing_of_this_name",))
+    failed = run(experiment, paths, options=ClusterOptions(num_cpus=2), progress=Quiet(), search=space)
+    attempts = [a for a in read_attempts(paths) if a.stage == "search"]
+    assert [a.status for a in attempts] == ["FAILED", "FAILED"] and len(failed) == 2
+    assert all("matches no layer" in (a.error_message or "") for a in failed)
+    assert read_rows(paths.table("search"), "search") == []
 
 
 def test_asha_stops_what_lags_behind_and_lets_the_last_step_be_saved(experiment: Experiment) -> None:

@@ -42,14 +42,20 @@ def generic_images(num: int, *, seed: int, resolution_px: int | None) -> tuple[n
     return np.stack(images), captions
 
 
+def paint_bands(
+    canvas: Canvas, rng: np.random.Generator, depth: float, count: int, *, thickest: float, level: float, tilt: float
+) -> None:
+    """Paint bands one below the other from a depth in mm on; `level` is the most dB either way."""
+    for _ in range(count):
+        thickness = rng.uniform(2, thickest)
+        canvas.layer(depth, thickness, rng.uniform(-level, level), tilt=rng.normal(0, tilt), wave=rng.uniform(0, 1.5))
+        depth += thickness + rng.uniform(0, 3)
+
+
 def _layers(canvas: Canvas, rng: np.random.Generator) -> str:
     """Paint some bands under the probe, return the words for them."""
     depth = rng.uniform(2, 6)
-    count = int(rng.integers(2, 6))
-    for _ in range(count):
-        thickness = rng.uniform(2, 7)
-        canvas.layer(depth, thickness, rng.uniform(-12, 12), tilt=rng.normal(0, 0.08), wave=rng.uniform(0, 1.5))
-        depth += thickness + rng.uniform(0, 3)
+    paint_bands(canvas, rng, depth, int(rng.integers(2, 6)), thickest=7, level=12, tilt=0.08)
     if rng.random() < 0.35:
         canvas.layer(rng.uniform(0.7, 0.95) * 120, rng.uniform(6, 20), rng.uniform(-4, 10), tilt=rng.normal(0, 0.2))
         return " with layers above and below"

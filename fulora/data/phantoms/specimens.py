@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fulora.data.phantoms.display import finish
-from fulora.data.phantoms.generic import MAKERS
+from fulora.data.phantoms.generic import MAKERS, paint_bands
 from fulora.data.phantoms.machines import GENERIC_MACHINES, Machine
 from fulora.data.phantoms.physics import acquire, blank_canvas
 from fulora.data.phantoms.shapes import FLUID_DB, SILENT_DB, Canvas
@@ -154,10 +154,7 @@ def _image(
     canvas = blank_canvas(machine, surroundings.level_db)
     canvas.texture(rng, 2.5)
     depth = rng.uniform(2, 6)
-    for _ in range(surroundings.layers):
-        thickness = rng.uniform(2, 6)
-        canvas.layer(depth, thickness, rng.uniform(-10, 10), tilt=rng.normal(0, 0.06), wave=rng.uniform(0, 1.5))
-        depth += thickness + rng.uniform(0, 3)
+    paint_bands(canvas, rng, depth, surroundings.layers, thickest=6, level=10, tilt=0.06)
     view = canvas.posed(
         x_mm=rng.normal(0, 0.04) * machine.depth_mm,
         z_mm=rng.normal(0.5, 0.03) * machine.depth_mm,

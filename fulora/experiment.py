@@ -1,0 +1,205 @@
+"""What an experiment is: everything that decides a run's numbers, and nothing about where it runs.
+
+In: nothing; `fulora.recipes` fills it. Out: `Experiment` and its parts, with `faults()` and the trials they stand for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fulora.classify.models import MODELS
+from fulora.classify.training import ClassifierConfig
+from fulora.data.phantoms import PhantomConfig
+from fulora.data.regimes import REGIMES, TABLE1_REGIMES, TABLE2_REGIMES, RegimeSizes
+from fulora.diffusion.lora_config import LoraConfig
+from fulora.diffusion.sampler import SamplingConfig
+from fulora.errors import fault
+from fulora.evaluate.judge import JudgeConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraSweep(LoraConfig):
+    """One fine-tuning per rank; alpha = rank unless given. Source: paper section 2 (alpha and r in 8, 32, 128)."""
+
+    ranks: tuple[int, ...] = (8, 32, 128)
+    """LoRA ranks to train, one trial each."""
+    rank: Annotated[int, tyro.conf.Suppress] = 128
+    images_per_plane: int = 20
+    """Spanish training images per plane to fine-tune on. Source: paper section 3 (20 x 5 planes = 100)."""
+    heldout_per_plane: int = 4
+    """Spanish training images per plane, of other patients, on which the loss is measured along the way; 0: none. Not
+    in the paper, and without effect on the adapter."""
+
+    def trials(self) -> list[LoraConfig]:
+        """Return one plain fine-tuning configuration per rank, in the order given."""
+        shared = {field.name: getattr(self, field.name) for field in fields(LoraConfig)}
+        return [LoraConfig(**{**shared, "rank": rank}) for rank in self.ranks]
+
+    def faults(self) -> list[str]:
+        """Return every fault of this configuration, empty when there is none."""
+        found = [
+            text.replace("rank:", "lora.ranks:", 1) if text.startswith("rank:") else f"lora.{text}"
+            for config in self.trials()
+            for text in config.faults()
+        ]
+        if not self.ranks:
+            found.append(fault("lora.ranks", self.ranks, "is empty", "Name at least one rank, such as 128."))
+        if len(set(self.ranks)) != len(self.ranks):
+            found.append(fault("lora.ranks", self.ranks, "names a rank twice", "Name each rank once."))
+        if self.heldout_per_plane < 0:
+            rule = "must be at least 0"
+            found.append(fault("lora.heldout_per_plane", self.heldout_per_plane, rule, "Use 0 for none."))
+        if self.images_per_plane < 1:
+            found.append(fault("lora.images_per_plane", self.images_per_plane, "must be at least 1", "The paper: 20."))
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid(ClassifierConfig):
+    """Every model on every regime, and Table 2's rows for one model."""
+
+    models: tuple[str, ...] = tuple(MODELS)
+    """Architectures by the paper's names."""
+    regimes: tuple[str, ...] = TABLE1_REGIMES
+    """Table 1's training regimes."""
+    table2_model: str = "ViT b16"
+    """The architecture of Table 2. Source: paper section 4, ablation."""
+    table2_regimes: tuple[str, ...] = TABLE2_REGIMES
+    """Table 2's regimes; empty leaves the table out."""
+    num_seeds: int = 1
+    """Trainings per cell, each from its own seed."""
+    num_validation: int = 0
+    """Training images set aside and only watched, at most a fifth. Source: paper section 3 (200)."""
+    weights: Annotated[Path | None, tyro.conf.arg(aliases=["--weights"])] = None
+    """Folder of ImageNet weight files, tried before the hub. Neither: from scratch, and every row says so."""
+    model: Annotated[str, tyro.conf.Suppress] = "ResNet18"
+    augment: Annotated[bool, tyro.conf.Suppress] = False
+
+    def trials(self) -> list[tuple[str, int, ClassifierConfig]]:
+        """Return (regime, seed index, configuration) per training; a cell both tables need is trained once."""
+        shared = {field.name: getattr(self, field.name) for field in fields(ClassifierConfig)}
+        cells = [(regime, model) for regime in self.regimes for model in self.models]
+        cells += [(regime, self.table2_model) for regime in self.table2_regimes]
+        return [
+            (regime, index, ClassifierConfig(**{**shared, "model": model, "augment": REGIMES[regime].augment}))
+            for regime, model in dict.fromkeys(cells)
+            for index in range(self.num_seeds)
+        ]
+
+    def faults(self) -> list[str]:
+        """Return every fault of this configuration, empty when there is none."""
+        known_models = [*self.models, *([self.table2_model] if self.table2_regimes else [])]
+        found = [
+            fault("grid.models", name, f"is not one of {', '.join(MODELS)}", "Use one of these names.")
+            for name in known_models
+            if name not in MODELS
+        ]
+        found += [
+            fault("grid.regimes", name, f"is not one of {', '.join(REGIMES)}", "Use one of these names.")
+            for name in (*self.regimes, *self.table2_regimes)
+            if name not in REGIMES
+        ]
+        if not self.models or not self.regimes:
+            found.append(fault("grid", (self.models, self.regimes), "needs a model and a regime", "Name at least one."))
+        if self.num_seeds < 1:
+            found.append(fault("grid.num_seeds", self.num_seeds, "must be at least 1", "The paper: 1."))
+        if not found:
+            found = [f"grid.{text}" for _, _, config in self.trials() for text in config.faults()]
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embedding:
+    """t-SNE of real and synthetic images. Source: paper section 2, Fig. 3."""
+
+    images_per_source: int = 35
+    """Images per source and plane; fewer where there are fewer, and the figure says so."""
+    feature_weights: Path | None = None
+    """Folder with Inception v3's ImageNet weights; else the hub's, else the judge's own features, named as such."""
+
+    def faults(self) -> list[str]:
+        """Return every fault of this configuration, empty when there is none."""
+        found = []
+        if self.images_per_source < 2:
+            found.append(
+                fault("embedding.images_per_source", self.images_per_source, "must be at least 2", "Paper: 35.")
+            )
+        if self.feature_weights is not None and not self.feature_weights.is_dir():
+            found.append(fault("embedding.feature_weights", str(self.feature_weights), "is no folder", "See --help."))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment:
+    """Everything that decides a run's numbers."""
+
+    recipe: Annotated[str, tyro.conf.Suppress]
+    spanish: Path | None = None
+    """Folder of the Spanish images (published layout, or a CSV/Parquet beside images). None: phantoms."""
+    african: Path | None = None
+    """Folder of the African images (published layout, or a CSV/Parquet beside images). None: phantoms."""
+    seed: int = 0
+    """Master seed; every random stream of the run derives from it by name."""
+    base: str = "tiny"
+    """Diffusion model to fine-tune: `tiny` (bundled), a diffusers folder, a .safetensors file, a hub id, or
+    `random:sd15` (Stable Diffusion 1.5's architecture with random weights, to measure what it costs)."""
+    allow_pickle: bool = False
+    """Let the base be a .ckpt or hold .bin files. Reading one unpickles, which can run code: only if you trust it."""
+    lora: LoraSweep = LoraSweep()
+    """Fine-tuning."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Synthetic images."""
+    compare_per_plane: int = 8
+    """Images per plane and sampler from the base and from each rank not chosen, to compare ranks by."""
+    sizes: RegimeSizes = RegimeSizes()
+    """Images a regime asks for."""
+    grid: Grid = Grid()
+    """Classifiers."""
+    judge: JudgeConfig = JudgeConfig()
+    """The classifier that tells whether a synthetic image shows the plane that was asked for."""
+    embedding: Embedding = Embedding()
+    """t-SNE."""
+    phantoms: PhantomConfig = PhantomConfig()
+    """The built-in images, used where no folder is given."""
+    data_required: Annotated[bool, tyro.conf.Suppress] = False
+
+    def faults(self) -> list[str]:
+        """Return every fault of the configuration: field, value, rule, remedy. Reads no data."""
+        found = [*self.lora.faults(), *(f"sampling.{text}" for text in self.sampling.faults())]
+        found += [*self.grid.faults(), *self.embedding.faults(), *self.sizes.faults(), *self.phantoms.faults()]
+        found += [f"judge.{text}" for text in self.judge.faults()]
+        if self.compare_per_plane < 1:
+            found.append(fault("compare_per_plane", self.compare_per_plane, "must be at least 1", "The demo: 8."))
+        if self.sampling.rank not in self.lora.ranks:
+            ranks = ", ".join(map(str, self.lora.ranks))
+            found.append(
+                fault(
+                    "sampling.rank",
+                    self.sampling.rank,
+                    f"is not among lora.ranks ({ranks})",
+                    "Train it or sample another.",
+                )
+            )
+        if (self.spanish is None) != (self.african is None):
+            missing = "spanish" if self.spanish is None else "african"
+            found.append(
+                fault(missing, None, "is not given while the other source is", f"Give --{missing} DIR, or neither.")
+            )
+        for name in ("spanish", "african"):
+            folder = getattr(self, name)
+            if folder is not None and not folder.is_dir():
+                found.append(fault(name, str(folder), "is no folder", f"Give --{name} the folder with the images."))
+        if self.data_required and self.spanish is None and self.african is None:
+            found.append(
+                fault(
+                    "spanish, african",
+                    None,
+                    f"are needed by the recipe {self.recipe!r}",
+                    "Give --spanish and --african.",
+                )
+            )
+        return found
