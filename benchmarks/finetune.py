@@ -105,13 +105,13 @@ def images(options: Options) -> tuple[np.ndarray, list[str]]:
 
 
 def ours(options: Options, num_steps: int, change: Callable[[Any], Any] | None = None, **changed: Any) -> Step:
-    """Return this project's step; `change` may replace the U-Net first."""
+    """Return this project's step; `change` may replace what predicts the noise first."""
     config = lora_config(options, num_steps, **changed)
     device = resolve_device(options.device)
     base = load_base(options.base, device=device, dtype=resolve_precision("auto", device))
     training = prepare(base, *images(options), config, 0, None, ())
     if change is not None:
-        training.unet = change(training.unet)
+        training.predict = change(training.unet)
 
     def step() -> None:
         training.step()
@@ -166,10 +166,10 @@ def contenders(options: Options) -> dict[str, Callable[[int], Step]]:
     found: dict[str, Callable[[int], Step]] = {
         "plain recipe": lambda n: plain(options, n),
         "fulora": lambda n: ours(options, n),
+        "fulora, compiled": lambda n: ours(options, n, compile=True),
     }
     if resolve_device(options.device).startswith("cuda"):
         found |= {
-            "fulora, compiled": lambda n: ours(options, n, lambda unet: torch.compile(unet)),
             "fulora, CUDA graphs": lambda n: ours(options, n, lambda unet: torch.compile(unet, mode="reduce-overhead")),
             "fulora, channels last": lambda n: ours(
                 options, n, lambda unet: unet.to(memory_format=torch.channels_last)

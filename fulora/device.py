@@ -5,12 +5,24 @@ In: a device's name or `auto`. Out: torch's names, bytes, words.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
 from fulora.errors import InputError, fault
 
 if TYPE_CHECKING:
     import torch
+
+
+class Footprint(NamedTuple):
+    """What a piece of work took of a device's memory."""
+
+    needed_bytes: int
+    """On CUDA all that lies on the card beside other work: torch's pool and the driver's context. Else the process."""
+    total_bytes: int
+    """What the device has; on a CPU the machine."""
+    device: str
+    """What it was measured on, in words."""
 
 
 def resolve_device(device: str) -> str:
@@ -74,3 +86,15 @@ def device_in_words(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def footprint(device: str) -> Footprint:
+    """Return what this process took of a device since `reset_peak_memory`; on CUDA no other work may run there."""
+    import torch
+
+    words = device_in_words(device)
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        beside_pool = max(0, total - free - torch.cuda.memory_reserved(device))
+        return Footprint(torch.cuda.max_memory_reserved(device) + beside_pool, total, words)
+    return Footprint(process_peak_bytes(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), words)

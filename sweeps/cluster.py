@@ -40,8 +40,9 @@ class ClusterOptions:
     """Cores to use on this machine; all of them where not given."""
     num_gpus: int | None = None
     """GPUs to use on this machine; all that are found where not given. More than there are: logical ones, for tests."""
-    gpus_per_trial: float = 1.0
-    """Share of a GPU a trial takes; 0.5 packs two on one. Ray does not limit memory: they must fit together."""
+    gpus_per_trial: float | None = None
+    """Share of a GPU a trial takes; 0.5 packs two on one, and Ray does not limit memory: they must fit together. Not
+    given, rank trials share a GPU where the measured memory of the largest lets them; other trials take one each."""
 
     def faults(self) -> list[str]:
         """Return every fault of these options, empty when there is none."""
@@ -56,8 +57,9 @@ class ClusterOptions:
             value = getattr(self, name)
             if value is not None and value < (1 if name == "num_cpus" else 0):
                 found.append(fault(name, value, "is too few", "Leave it out to use what there is."))
-        if self.gpus_per_trial <= 0 or (self.gpus_per_trial > 1 and self.gpus_per_trial % 1):
-            found.append(fault("gpus_per_trial", self.gpus_per_trial, "must be in (0, 1] or whole", "Use 1 or 0.5."))
+        share = self.gpus_per_trial
+        if share is not None and (share <= 0 or (share > 1 and share % 1)):
+            found.append(fault("gpus_per_trial", share, "must be in (0, 1] or whole", "Use 1 or 0.5."))
         return found
 
 
@@ -68,7 +70,9 @@ class Cluster:
     num_cpus: int
     num_gpus: float
     num_nodes: int
-    gpus_per_trial: float
+    gpus_per_trial: float = 1.0
+    shares_gpus: bool = False
+    """Whether rank trials may share a GPU, as their measured memory allows."""
 
     @property
     def num_slots(self) -> int:
@@ -159,13 +163,14 @@ def connected(options: ClusterOptions) -> Iterator[Cluster]:
             num_cpus=int(have.get("CPU", 1)),
             num_gpus=have.get("GPU", 0.0),
             num_nodes=sum(node["Alive"] for node in ray.nodes()),
-            gpus_per_trial=options.gpus_per_trial,
+            gpus_per_trial=1.0 if options.gpus_per_trial is None else options.gpus_per_trial,
+            shares_gpus=options.gpus_per_trial is None,
         )
         if 0 < cluster.num_gpus < cluster.gpus_per_trial:
             raise InputError(
                 fault(
                     "gpus_per_trial",
-                    options.gpus_per_trial,
+                    cluster.gpus_per_trial,
                     f"exceeds the {cluster.num_gpus:g} GPUs there are",
                     "Lower it.",
                 )

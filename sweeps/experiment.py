@@ -19,6 +19,7 @@ from sweeps import classifier_grid, lora_sweep, results, synthesis
 from sweeps.catalog import build_catalog, read_synthetic
 from sweeps.cluster import Cluster, ClusterOptions, connected
 from sweeps.ownership import check_owner, locked, remove_leftovers
+from sweeps.packing import packed
 from sweeps.paths import RunPaths, check_writable, write_json
 from sweeps.progress import Progress, shown
 from sweeps.provenance import provenance
@@ -125,6 +126,10 @@ def _do_lora(
     paths, trials = record.paths, [*plan.lora, plan.judge]
     in_place = {t.trial_id for t in lora_sweep.in_place(paths, trials)}
     todo = sorted((t for t in trials if t.trial_id not in in_place), key=lambda t: -t.cost)
+    if ranks := [t for t in todo if t.stage == "lora"]:
+        measure = partial(lora_sweep.measure_rank, ranks[0], paths, experiment)
+        cluster, words = packed(measure, num_trials=len(todo), cluster=cluster)
+        record.note("lora", [words] if words else [])
     failed = _run_trials("lora", todo, len(in_place), work, record, cluster)
     if failed:
         raise StageFailed(_reasons("the rank sweep is incomplete", failed))

@@ -19,6 +19,7 @@ from fulora.data.phantoms import spanish_like
 from fulora.data.pixels import decode_square, read_rgb
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import select_heldout_images, select_lora_images
+from fulora.device import Footprint
 from fulora.diffusion.base_files import fingerprint
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.evaluate.judge import as_rgb
@@ -102,6 +103,18 @@ def train_rank(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
 
     out = paths.adapter(config.rank)
     return finetune_records(experiment, config, trial, paths, images, watched, out, on_log)
+
+
+def measure_rank(trial: Trial, paths: RunPaths, experiment: Experiment) -> Footprint:
+    """Return what fine-tuning one rank takes of this process's device, from a few steps of it."""
+    from fulora.diffusion.finetune import measure_memory
+
+    config = next(c for c in experiment.lora.trials() if c.rank == trial.config["rank"])
+    images, _ = lora_images(experiment, read_catalog(paths))
+    return measure_memory(
+        base=experiment.base, pixels=_decoded(images, config), captions=_captions(images), config=config,
+        allow_pickle=experiment.allow_pickle,
+    )  # fmt: skip
 
 
 def finetune_records(

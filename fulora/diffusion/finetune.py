@@ -14,12 +14,14 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fulora.device import (
+    Footprint,
     device_in_words,
+    footprint,
     peak_memory_bytes,
     reset_peak_memory,
     resolve_device,
@@ -134,6 +136,33 @@ def finetune(
         device=device_in_words(device),
         resumed_from=resumed_from,
     )
+
+
+def measure_memory(
+    *,
+    base: str,
+    pixels: Images,
+    captions: Sequence[str],
+    config: LoraConfig,
+    device: str = "auto",
+    allow_pickle: bool = False,
+    num_steps: int = 3,
+) -> Footprint:
+    """Return what a fine-tuning takes of a device's memory: caching and a few real steps of it, nothing kept.
+
+    On a CPU the figure is the process's, so call it in a process of its own.
+    """
+    short = replace(config, num_steps=num_steps)
+    with _memory_in_words(config):
+        device = resolve_device(device)
+        reset_peak_memory(device)
+        dtype = resolve_precision(config.precision, device)
+        model = load_base(base, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        training = prepare(model, pixels, captions, short, 0, None, ())
+        for _ in range(num_steps):
+            training.step()
+        training.check_finite(0)
+        return footprint(device)
 
 
 def prepare(

@@ -9,11 +9,13 @@ Source: FU-LoRA equation (1); Ho et al. 2020 (the noise schedule, by diffusers' 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fulora.diffusion.checkpoints import Checkpoints, State
+from fulora.diffusion.flat import flatten
 from fulora.diffusion.heldout import heldout_loss
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.training_set import TrainingSet
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 Log = Callable[[dict[str, float]], None]
 """Called with step, loss, learning_rate, steps_per_second, and heldout_loss at the steps where it was measured."""
+
+_LEAST_8BIT = 4096
+"""Values from which on a matrix's moments are kept in 8 bits: bitsandbytes' default."""
 
 
 class Schedule:
@@ -83,6 +88,7 @@ class LoraTraining:
         import torch
         from diffusers import DDPMScheduler
 
+        self.predict = torch.compile(unet, dynamic=False) if config.compile else unet
         self.unet, self.embed, self.data, self.config, self.dtype = unet, embed, data, config, dtype
         self.heldout = heldout
         self.parameters = [*trainable[0], *trainable[1]]
@@ -95,7 +101,7 @@ class LoraTraining:
         self._texts, self._times = self.schedule.texts.to(device), self.schedule.times.to(device)
         self._rows, self._groups = self.schedule.rows.to(device), self.schedule.groups.tolist()
         self.generator = torch.Generator(device).manual_seed(derive_seed(seed, "finetune", "noise"))
-        self.optimizer = make_optimizer(trainable, config)
+        self.optimizers = make_optimizers(trainable, config)
         self.half = dtype != torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.losses = torch.zeros(config.num_steps, device=device)
@@ -115,14 +121,16 @@ class LoraTraining:
         x0 = mean[rows] + deviation[rows] * draw
         x_t = self.signal[t].view(-1, 1, 1, 1) * x0 + self.noise[t].view(-1, 1, 1, 1) * eps
         with torch.autocast(mean.device.type, dtype=self.dtype, enabled=self.half):
-            predicted = self.unet(x_t, t, self.embed(self._texts[index]), return_dict=False)[0]
+            predicted = self.predict(x_t, t, self.embed(self._texts[index]), return_dict=False)[0]
         errors = (predicted.float() - eps).square().mean(dim=(1, 2, 3))
         loss = errors.mean()
         counted = loss if self.weights is None else (self.weights[t] * errors).mean()
         self.scaler.scale(counted).backward()
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=False)  # the matrices' gradients are views of the optimizer's
         self.losses[index] = loss.detach()
         self.steps_done += 1
 
@@ -154,11 +162,9 @@ class LoraTraining:
         tensors = {f"parameter.{index}": value for index, value in enumerate(self.parameters)}
         tensors |= {"generator": self.generator.get_state(), "losses": self.losses[: self.steps_done]}
         numbers: dict[str, Any] = {}
-        for path, value in _flat(self.optimizer.state_dict()["state"], "optimizer"):
-            if hasattr(value, "numel"):
-                tensors[path] = value
-            else:
-                numbers[path] = value
+        for index, optimizer in enumerate(self.optimizers):
+            for path, value in _leaves(optimizer.state_dict()["state"], f"optimizer/{index}"):
+                (tensors if hasattr(value, "numel") else numbers)[path] = value
         facts = {
             "optimizer": numbers, "scaler": self.scaler.state_dict(), "reports": self.reports,
             "reported": self._reported, "seconds": self._elapsed(),
@@ -174,15 +180,16 @@ class LoraTraining:
             for index, parameter in enumerate(self.parameters):
                 parameter.copy_(state.tensors[f"parameter.{index}"])
             self.losses[: state.step] = state.tensors["losses"].to(device)
-        entries: dict[Any, Any] = {}
+        entries: list[dict[int, Any]] = [{} for _ in self.optimizers]
         for path, value in [*state.tensors.items(), *state.facts["optimizer"].items()]:
             start, *keys = path.split("/")
             if start == "optimizer":
-                below = entries.setdefault(int(keys[0]), {})
-                for key in keys[1:-1]:
+                below = entries[int(keys[0])].setdefault(int(keys[1]), {})
+                for key in keys[2:-1]:
                     below = below.setdefault(key, {})
                 below[keys[-1]] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
+        for optimizer, entry in zip(self.optimizers, entries, strict=True):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": entry})
         self.generator.set_state(state.tensors["generator"])
         self.scaler.load_state_dict(state.facts["scaler"])
         self.steps_done, self._reported = state.step, state.facts["reported"]
@@ -215,26 +222,42 @@ class LoraTraining:
         return self._seconds + time.monotonic() - self._started
 
 
-def make_optimizer(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -> Any:
-    """Return the optimizer over the U-Net's and the text encoder's parameters, each at its own rate."""
-    rates = (config.learning_rate, config.text_encoder_rate)
-    groups = [{"params": part, "lr": rate} for part, rate in zip(trainable, rates, strict=True) if part]
-    if config.optimizer == "adamw":
-        import torch
+def make_optimizers(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -> list[Any]:
+    """Return the optimizers over the U-Net's and the text encoder's parameters, each at its own rate.
 
-        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    Every one steps over long parameters (`fulora.diffusion.flat`). 8-bit Adam keeps the moments of a matrix of fewer
+    than 4096 values in 32 bits, as bitsandbytes does: those have an optimizer of their own.
+    """
+    import torch
+
+    small: list[dict[str, Any]] = []
+    large: list[dict[str, Any]] = []
+    for part, rate in zip(trainable, (config.learning_rate, config.text_encoder_rate), strict=True):
+        for groups, chosen in (
+            (small, [p for p in part if p.numel() < _LEAST_8BIT]),
+            (large, [p for p in part if p.numel() >= _LEAST_8BIT]),
+        ):
+            if chosen:
+                groups.append({"params": [flatten(chosen)], "lr": rate})
+    if config.optimizer == "adamw":
+        return [torch.optim.AdamW(small + large, lr=config.learning_rate, weight_decay=config.weight_decay)]
     import bitsandbytes
 
-    if config.optimizer == "adam8bit":
-        return bitsandbytes.optim.Adam8bit(groups, lr=config.learning_rate)
-    return bitsandbytes.optim.AdamW8bit(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    kinds = {"adam8bit": bitsandbytes.optim.Adam8bit, "adamw8bit": bitsandbytes.optim.AdamW8bit}
+    decay = config.weight_decay if config.optimizer == "adamw8bit" else 0.0
+    shared = {"lr": config.learning_rate, "weight_decay": decay}
+    return [
+        kinds[config.optimizer](groups, min_8bit_size=least, **shared)
+        for groups, least in ((small, sys.maxsize), (large, _LEAST_8BIT))
+        if groups
+    ]
 
 
-def _flat(tree: dict[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
+def _leaves(tree: dict[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
     """Yield (path, value) of every leaf of nested dictionaries: bitsandbytes keeps its state one level deeper."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{path}/{key}")
+            yield from _leaves(value, f"{path}/{key}")
         else:
             yield f"{path}/{key}", value
 

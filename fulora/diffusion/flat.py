@@ -1,0 +1,39 @@
+"""Many small parameters as a few long ones, so that an optimizer takes one step instead of hundreds.
+
+In: the matrices of a LoRA. Out: long parameters whose memory the matrices and their gradients are views of.
+Every matrix begins at a multiple of 8-bit Adam's block, so its quantised state, and every bit of its step, is what it
+would be alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 256
+"""Values that share a scale in 8-bit Adam. Source: Dettmers et al. 2022; bitsandbytes' block size."""
+
+
+def flatten(parameters: Sequence[torch.nn.Parameter]) -> torch.nn.Parameter:
+    """Return one parameter [sum of sizes, each rounded up to BLOCK] that holds all of some parameters' values.
+
+    The parameters become views of it and their gradients views of its gradient, which is zero; zero it in place, do
+    not set it to None. All must be of one type on one device.
+    """
+    import torch
+
+    starts, end = [], 0
+    for parameter in parameters:
+        starts.append(end)
+        end += -(-parameter.numel() // BLOCK) * BLOCK
+    flat = torch.nn.Parameter(parameters[0].new_zeros(end))
+    flat.grad = torch.zeros_like(flat)
+    for start, parameter in zip(starts, parameters, strict=True):
+        part = slice(start, start + parameter.numel())
+        flat.data[part] = parameter.data.flatten()
+        parameter.data = flat.data[part].view(parameter.shape)
+        parameter.grad = flat.grad[part].view(parameter.shape)
+    return flat

@@ -1,0 +1,85 @@
+"""Rank trials share a GPU where a measured one fits, and the run says what it took."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fulora.device import Footprint
+from fulora.experiment import Experiment
+from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.experiment import run
+from sweeps.packing import packed, share_of_gpu
+from sweeps.paths import RunPaths
+from sweeps.progress import Quiet
+from sweeps.tables import read_rows
+from sweeps.trials import read_attempts
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    """Ray on this machine with one logical GPU."""
+    with connected(ClusterOptions(num_cpus=2, num_gpus=1)) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("needed", "total", "trials", "gpus", "share"),
+    [
+        (8, 141, 4, 1, 0.25),  # all four
+        (30, 80, 4, 1, 0.5),  # two of four
+        (30, 80, 4, 4, 1.0),  # a GPU each: nothing is gained by sharing
+        (8, 24, 4, 2, 0.5),
+        (22, 24, 4, 1, 1.0),  # fits alone only
+        (90, 24, 4, 1, 1.0),  # does not fit: the trial itself says so
+        (8, 80, 3, 1, 0.3333),
+    ],
+)
+def test_no_more_share_than_fit_and_no_more_than_needed(needed, total, trials, gpus, share) -> None:
+    found = share_of_gpu(Footprint(needed * GIB, total * GIB, ""), num_trials=trials, num_gpus=gpus)
+    assert found == share
+    together = int(1 / found + 1e-3)
+    assert together * found <= 1 and (together == 1 or together * needed <= total)
+
+
+def test_a_share_that_was_given_and_gpus_enough_are_left_alone() -> None:
+    def never() -> Footprint:
+        raise AssertionError("nothing is to be measured")
+
+    given = Cluster(num_cpus=4, num_gpus=1, num_nodes=1, gpus_per_trial=0.5)
+    enough = Cluster(num_cpus=4, num_gpus=4, num_nodes=1, shares_gpus=True)
+    none = Cluster(num_cpus=4, num_gpus=0, num_nodes=1, shares_gpus=True)
+    for cluster in (given, enough, none):
+        assert packed(never, num_trials=4, cluster=cluster) == (cluster, "")
+
+
+def test_ranks_run_together_on_one_logical_gpu_and_the_notes_say_what_they_took(
+    mini_experiment: Experiment, tmp_path: Path, local_ray
+) -> None:
+    """The memory is the process's here, for there is no card; the measuring and the packing are the real ones."""
+    paths = RunPaths(tmp_path / "run")
+    options = ClusterOptions(num_cpus=2, num_gpus=1)
+    assert run(mini_experiment, paths, options=options, progress=Quiet(), until="lora") == []
+    (note,) = [r["note"] for r in read_rows(paths.table("notes"), "notes") if "GiB" in r["note"]]
+    assert note.startswith("3 trials share a GPU: a trial takes ") and "measured on cpu" in note
+    ranks = [a for a in read_attempts(paths) if a.stage == "lora"]
+    assert [a.provenance["gpu_ids"] for a in ranks] == ["0", "0"]
+    spans = []
+    for attempt in ranks:
+        start = datetime.fromisoformat(str(attempt.started_at))
+        spans.append((start, start + timedelta(seconds=attempt.seconds or 0)))
+    assert max(start for start, _ in spans) < min(end for _, end in spans), "they ran at the same time"
+
+
+def test_what_cannot_be_measured_gets_a_gpu_each_and_a_note(local_ray) -> None:
+    cluster = Cluster(num_cpus=2, num_gpus=1, num_nodes=1, shares_gpus=True)
+
+    def fails() -> Footprint:
+        raise MemoryError("the device has too little memory for batch_size 2")
+
+    same, words = packed(fails, num_trials=3, cluster=cluster)
+    assert same == cluster and "too little memory for batch_size 2" in words and "a GPU for each" in words
