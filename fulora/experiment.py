@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -73,7 +73,10 @@ class Grid(ClassifierConfig):
     num_seeds: int = 1
     """Trainings per cell, each from its own seed."""
     num_validation: int = 0
-    """Training images set aside and only watched, at most a fifth. Source: paper section 3 (200)."""
+    """Training images set aside, at most a fifth. Source: paper section 3 (200)."""
+    validation: Literal["images", "patients"] = "images"
+    """What is set aside: images at random (source: paper section 3), or all images of some patients, so that no patient
+    is on both sides, and no synthetic images, which have no patient."""
     weights: Annotated[Path | None, tyro.conf.arg(aliases=["--weights"])] = None
     """Folder of ImageNet weight files, tried before the hub. Neither: from scratch, and every row says so."""
     model: Annotated[str, tyro.conf.Suppress] = "ResNet18"
@@ -105,6 +108,11 @@ class Grid(ClassifierConfig):
         ]
         if not self.models or not self.regimes:
             found.append(fault("grid", (self.models, self.regimes), "needs a model and a regime", "Name at least one."))
+        if self.num_validation < 0:
+            found.append(fault("grid.num_validation", self.num_validation, "must be at least 0", "The paper: 200."))
+        if self.keep == "best" and self.num_validation < 1:
+            rule = "chooses the epoch on validation images, and grid.num_validation is 0"
+            found.append(fault("grid.keep", self.keep, rule, "Set some aside, or keep the last epoch."))
         if self.num_seeds < 1:
             found.append(fault("grid.num_seeds", self.num_seeds, "must be at least 1", "The paper: 1."))
         if not found:
@@ -142,6 +150,9 @@ class Experiment:
     """Folder of the Spanish images (published layout, or a CSV/Parquet beside images). None: phantoms."""
     african: Path | None = None
     """Folder of the African images (published layout, or a CSV/Parquet beside images). None: phantoms."""
+    drop_duplicates: bool = False
+    """Leave out training images that equal a test image or another training image, pixel by pixel. The paper keeps
+    them, and 22 of the 233 African test images are training images too."""
     seed: int = 0
     """Master seed; every random stream of the run derives from it by name."""
     base: str = "tiny"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
-from fulora.data.audit import find_duplicates
+from fulora.data.audit import find_duplicates, without_duplicates
 from fulora.data.phantoms import write_phantoms
 from fulora.data.records import ImageRecord
 from fulora.data.sources import count_left_out_rows, read_source
@@ -45,6 +45,9 @@ def build_catalog(experiment: Experiment, paths: RunPaths, progress: Progress) -
         notes.append(
             f"{len(pairs)} pairs of images have equal pixels; {len(leaks)} of them are a training and a test image"
         )
+    if experiment.drop_duplicates:
+        records, dropped = without_duplicates(records)
+        notes.append(f"{len(dropped)} training images are left out: each equals a test image or another training image")
     write_table(paths.catalog, "catalog", map(asdict, records))
     write_table(paths.audit, "audit", map(asdict, pairs))
     return records, notes

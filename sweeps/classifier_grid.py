@@ -13,10 +13,10 @@ import numpy as np
 
 from fulora.data.pixels import open_store, write_store
 from fulora.data.records import ImageRecord
-from fulora.data.regimes import REGIMES, TrainingSet, select_training_set
+from fulora.data.regimes import REGIMES, TrainingSet, select_training_set, split_validation
 from fulora.experiment import Experiment
 from fulora.planes import PLANES, plane_from_label
-from fulora.seeds import derive_seed, numpy_rng
+from fulora.seeds import derive_seed
 from sweeps.catalog import read_catalog, read_synthetic
 from sweeps.lora_sweep import UNKNOWN_DATA
 from sweeps.paths import RunPaths
@@ -60,6 +60,7 @@ def grid_trials(
                 "regime": regime,
                 "seed_index": index,
                 "num_validation": experiment.grid.num_validation,
+                "validation": experiment.grid.validation,
             },
             inputs={"data": data[regime], "test": test},
             seed=derive_seed(experiment.seed, "grid", index),
@@ -124,10 +125,9 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
     config = next(c for regime, i, c in experiment.grid.trials() if _is(trial, regime, i, c))
     records = [*read_catalog(paths), *read_synthetic(paths)]
     chosen = training_set(experiment, trial.config["regime"], records)
-    order = numpy_rng(trial.seed, "validation").permutation(len(chosen.records))
-    held = set(order[: min(experiment.grid.num_validation, len(order) // 5)].tolist())
-    training = [r for i, r in enumerate(chosen.records) if i not in held]
-    validation = [r for i, r in enumerate(chosen.records) if i in held]
+    training, validation = split_validation(
+        chosen.records, experiment.grid.num_validation, by=experiment.grid.validation, seed=trial.seed
+    )
     size, test = config.resolution_px, test_set(records)
 
     def on_epoch(row: dict) -> None:
@@ -146,6 +146,7 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
     write_table(paths.prediction(trial.trial_id), "predictions", _prediction_rows(trial, test, probabilities))
     last = trained.history[-1]
     return {
+        "epoch": trained.epoch,
         "train_loss": last["loss"],
         "train_accuracy": last["accuracy"],
         **({"validation_accuracy": last["validation_accuracy"]} if validation else {}),

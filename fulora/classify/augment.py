@@ -1,6 +1,6 @@
-"""Traditional data augmentation (DA): rotation and flips, one pass for a whole batch on its device.
+"""Traditional data augmentation (DA): rotation, flips, crops, one pass for a whole batch on its device.
 
-In: a float batch in [-1, 1]. Out: the batch rotated and flipped at random, black outside.
+In: a float batch in [-1, 1]. Out: the batch rotated, flipped and cropped at random, black outside.
 Source: paper section 3, "Traditional Data Augmentation".
 """
 
@@ -25,6 +25,9 @@ class AugmentConfig:
     """Probability of a left-right flip. Source: paper and released code."""
     vertical_flip: float = 0.1
     """Probability of an up-down flip. Source: paper (released code: none)."""
+    least_crop: float = 1.0
+    """Least share of the area that a random crop keeps, drawn up to 1, its sides' ratio from 3/4 to 4/3, then enlarged
+    to the whole; 1: no crop. Source: released code, 0.08 (torchvision's RandomResizedCrop, there before resizing)."""
 
     def faults(self) -> list[str]:
         """Return every fault of this configuration."""
@@ -33,6 +36,8 @@ class AugmentConfig:
             found.append(
                 fault("rotation_degrees", self.rotation_degrees, "must lie in 0 to 180", "The paper's value is 25")
             )
+        if not 0 < self.least_crop <= 1:
+            found.append(fault("least_crop", self.least_crop, "must lie in 0 (excluded) to 1", "The paper: 1, no crop"))
         for name in ("horizontal_flip", "vertical_flip"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -41,7 +46,7 @@ class AugmentConfig:
 
 
 def augment_batch(batch: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Return the batch [N, 3, R, R] with each image rotated and flipped on its own; outside the image is black (-1).
+    """Return the batch [N, 3, R, R] with each image changed on its own; outside the image is black (-1).
 
     All random numbers come from `generator`, a CPU generator, so that they are the same on every device.
     """
@@ -58,7 +63,30 @@ def augment_batch(batch: Tensor, config: AugmentConfig, generator: Generator) ->
     # Rows of the inverse map, output position -> input position: rotate first, then flip.
     matrix = torch.stack(
         [torch.stack([cos * flip_x, -sin * flip_x, zero], -1), torch.stack([sin * flip_y, cos * flip_y, zero], -1)], 1
-    ).to(device=batch.device, dtype=batch.dtype)
+    )
+    if config.least_crop < 1:
+        matrix = matrix @ _crops(len(batch), config.least_crop, batch.shape[-1], generator)
+    matrix = matrix.to(device=batch.device, dtype=batch.dtype)
     grid = functional.affine_grid(matrix, list(batch.shape), align_corners=False)
     # grid_sample pads with 0; shifting by 1 makes that black.
     return functional.grid_sample(batch + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1
+
+
+def _crops(count: int, least: float, side: int, generator: Generator) -> Tensor:
+    """Return maps [count, 3, 3] from a crop, as the square from -1 to 1, to where it lies in an image of `side` pixels.
+
+    A crop ends at the middle of the outermost pixels, so that enlarging it brings no black in.
+    """
+    import math
+
+    import torch
+
+    draws = torch.rand(4, count, generator=generator)
+    area, ratio = least + (1 - least) * draws[0], torch.exp((draws[1] * 2 - 1) * math.log(4 / 3))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    found = torch.zeros(count, 3, 3)
+    found[:, 0, 0], found[:, 0, 2] = width, (draws[2] * 2 - 1) * (1 - width)
+    found[:, 1, 1], found[:, 1, 2] = height, (draws[3] * 2 - 1) * (1 - height)
+    found *= 1 - 1 / side
+    found[:, 2, 2] = 1
+    return found

@@ -18,7 +18,7 @@ import numpy as np
 from fulora.classify.augment import AugmentConfig, augment_batch
 from fulora.classify.models import MODELS, Pretrained, build_model, model_faults
 from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device
-from fulora.errors import fault, raise_if_any
+from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
 
@@ -59,6 +59,9 @@ class ClassifierConfig:
     """Whether BatchNorm's running statistics are taken afresh from the training set at the end (one forward pass).
     They lag behind the weights where steps are few, at 100 steps and below by tens of points of accuracy.
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3. Deviates from the paper."""
+    keep: Literal["last", "best"] = "last"
+    """Which epoch's weights are kept: the last (the paper's and the released code's), or the first of those most often
+    right on the validation images."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 autocast on a GPU that has it, else fp32. Weights are fp32."""
 
@@ -78,6 +81,11 @@ class ClassifierConfig:
         for name, choices in (("optimizer", ("sgd", "adamw")), ("pretrained", ("auto", "local", "hub", "none"))):
             if getattr(self, name) not in choices:
                 found.append(fault(name, getattr(self, name), "is unknown", f"Choose one of {', '.join(choices)}"))
+        if self.keep not in ("last", "best"):
+            found.append(fault("keep", self.keep, "is unknown", "Choose last or best"))
+        if self.keep == "best" and self.refit_batchnorm:
+            rule = "cannot be had with refit_batchnorm, which changes the last epoch's weights"
+            found.append(fault("keep", self.keep, rule, "Keep the last epoch, or leave refit_batchnorm off"))
         if self.precision not in ("auto", "fp32", "bf16"):
             found.append(fault("precision", self.precision, "is unknown", "Choose one of auto, fp32, bf16"))
         if self.weights is not None and not Path(self.weights).is_dir():
@@ -102,6 +110,8 @@ class TrainedClassifier:
     """Peak of the GPU's allocated memory, or of the process's resident memory on a CPU."""
     device: str
     """Where it was trained."""
+    epoch: int
+    """The epoch whose weights these are."""
 
 
 def train_classifier(
@@ -123,6 +133,8 @@ def train_classifier(
     import torch
     from torch.nn import functional
 
+    if config.keep == "best" and validation is None:
+        raise InputError(fault("keep", config.keep, "needs validation images", "Give some, or keep the last epoch"))
     raise_if_any(config.faults() + _image_faults(pixels, labels, config.resolution_px))
     place = torch.device(resolve_device(device))
     model, weights_name = build_model(
@@ -144,6 +156,8 @@ def train_classifier(
     reset_peak_memory(str(place))
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
     history: list[dict[str, float]] = []
+    kept, best = config.epochs, -1.0
+    best_weights: dict[str, torch.Tensor] = {}
     start = time.perf_counter()
     for epoch in range(1, config.epochs + 1):
         begin = time.perf_counter()
@@ -183,9 +197,14 @@ def train_classifier(
         if validation is not None:
             guesses = predict(model, validation[0], batch_size=config.batch_size, device=str(place)).argmax(1)
             row["validation_accuracy"] = 100.0 * float((guesses == validation[1]).mean())
+            if config.keep == "best" and row["validation_accuracy"] > best:
+                kept, best = epoch, row["validation_accuracy"]
+                best_weights = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
         history.append(row)
         if on_epoch is not None:
             on_epoch(row)
+    if best_weights:
+        model.load_state_dict(best_weights)
     return TrainedClassifier(
         model=model.eval(),
         weights_name=weights_name,
@@ -193,6 +212,7 @@ def train_classifier(
         seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(str(place)),
         device=str(place),
+        epoch=kept,
     )
 
 

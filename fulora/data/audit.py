@@ -1,6 +1,7 @@
 """Images that are in a catalog twice.
 
-In: records. Out: pairs of images with equal pixels, whatever their files, patients or splits say.
+In: records. Out: pairs of images with equal pixels, whatever their files, patients or splits say; the records without
+training images that are elsewhere too.
 Source: measured: the published African set has pixel-identical images under different patient numbers, some of them in
 both its training and its test split.
 """
@@ -57,6 +58,24 @@ def find_duplicates(records: Iterable[ImageRecord]) -> list[DuplicatePair]:
         for a, b in combinations(sorted(group, key=lambda record: record.image_id), 2)
     ]
     return sorted(pairs, key=lambda pair: (pair.image_a, pair.image_b))
+
+
+def without_duplicates(records: Iterable[ImageRecord]) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Return the records to keep, in their order, and the training images left out.
+
+    Of images with equal pixels a test image stays, and of training images alone the one whose id sorts first. Test
+    images all stay: which of them a score counts is the score's matter.
+    """
+    records = list(records)
+    tested = {record.pixel_hash for record in records if record.split != "train"}
+    first: dict[str, str] = {}
+    for record in sorted((r for r in records if r.split == "train"), key=lambda r: r.image_id):
+        first.setdefault(record.pixel_hash, record.image_id)
+    dropped = [
+        r for r in records if r.split == "train" and (r.pixel_hash in tested or first[r.pixel_hash] != r.image_id)
+    ]
+    gone = {record.image_id for record in dropped}
+    return [record for record in records if record.image_id not in gone], dropped
 
 
 def _pair(a: ImageRecord, b: ImageRecord) -> DuplicatePair:

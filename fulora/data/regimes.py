@@ -174,6 +174,32 @@ def select_heldout_images(
     return _draw_balanced(pool, per_plane * len(PLANES), [], what="held out", seed=seed, stream="heldout")
 
 
+def split_validation(
+    records: Sequence[ImageRecord], num: int, *, by: Literal["images", "patients"], seed: int
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Return (training, validation) images of a regime, in their order; at most a fifth is set aside.
+
+    By images, `num` are drawn whatever they are. By patients, patients are drawn until `num` images are reached or
+    the next would exceed a fifth of the real images: no patient is on both sides, and no synthetic image is set aside.
+    """
+    rng = numpy_rng(seed, "validation")
+    if by == "images":
+        order = rng.permutation(len(records))
+        held = {records[place].image_id for place in order[: min(num, len(records) // 5)]}
+    else:
+        of_patient: dict[str, list[str]] = {}
+        for record in sorted(records, key=lambda r: r.image_id):
+            if record.patient_id:
+                of_patient.setdefault(record.patient_id, []).append(record.image_id)
+        most, held = sum(map(len, of_patient.values())) // 5, set()
+        patients = sorted(of_patient)
+        for place in rng.permutation(len(patients)):
+            images = of_patient[patients[place]]
+            if len(held) < num and len(held) + len(images) <= most:
+                held |= set(images)
+    return [r for r in records if r.image_id not in held], [r for r in records if r.image_id in held]
+
+
 def _training_images(records: Sequence[ImageRecord], source: str, regime: str) -> list[ImageRecord]:
     pool = {r.image_id: r for r in records if r.source == source and r.split == "train"}
     if len(pool) < sum(r.source == source and r.split == "train" for r in records):

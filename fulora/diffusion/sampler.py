@@ -20,7 +20,7 @@ from fulora.diffusion.adapter import merge
 from fulora.diffusion.base import Base, load_base
 from fulora.diffusion.caching import check_resolution, encode_prompts
 from fulora.diffusion.formats import read_adapter
-from fulora.errors import fault, raise_if_any
+from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     import torch
 
 SamplerName = Literal["euler", "unipc"]
-"""`euler`: EulerDiscreteScheduler. `unipc`: UniPCMultistepScheduler (bh2, order 2). The paper's two samplers."""
+"""`euler`: EulerDiscreteScheduler. `unipc`: UniPCMultistepScheduler. The paper's two samplers."""
+UniPCSolver = Literal["bh1", "bh2"]
+"""B(h) of UniPC: h (bh1) or exp(h) - 1 (bh2). Source: Zhao et al. 2023."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,10 @@ class SamplingConfig:
     """Images per plane and sampler. Source: paper section 3, 500 x 5 planes x 2 samplers = 5000."""
     num_steps: int = 20
     """Denoising steps. Source: paper section 3."""
+    unipc_solver: UniPCSolver = "bh2"
+    """UniPC's B(h). Not stated in the paper; diffusers' default. The released file names suggest a web UI: bh1."""
+    unipc_order: int = 2
+    """UniPC's order, 1 to 3. Not stated in the paper; diffusers' default. A web UI's: 3."""
     guidance: float = 7.5
     """Guidance scale; 1 or less is without guidance. Not stated in the paper; diffusers' default."""
     negative_prompt: str = ""
@@ -67,6 +73,10 @@ class SamplingConfig:
             found.append(fault("samplers", self.samplers, "must name each sampler once", f"Use {', '.join(known)}"))
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             found.append(fault("guidance", self.guidance, "must be a number of at least 0", "Set it to 0 or more"))
+        if self.unipc_solver not in get_args(UniPCSolver):
+            found.append(fault("unipc_solver", self.unipc_solver, "is unknown", "Choose bh1 or bh2"))
+        if self.unipc_order not in (1, 2, 3):
+            found.append(fault("unipc_order", self.unipc_order, "must be 1, 2 or 3", "diffusers: 2; a web UI: 3"))
         if self.clip_skip is not None and self.clip_skip < 0:
             found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or to None"))
         return found
@@ -152,7 +162,7 @@ class Sampler:
         import torch
 
         base, guidance = self.base, self.config.guidance
-        scheduler = make_scheduler(sampler, base.scheduler.config)
+        scheduler = make_scheduler(sampler, base.scheduler.config, self.config)
         guided = guidance > 1
         with torch.inference_mode():
             text = torch.cat([self._embed(row.prompt) for row in rows])
@@ -182,11 +192,14 @@ class Sampler:
         return self._embeddings[prompt]
 
 
-def make_scheduler(sampler: str, config: Any) -> Any:
+def make_scheduler(sampler: str, base_config: Any, config: SamplingConfig | None = None) -> Any:
     """Return a new diffusers scheduler for a sampler's name, on the noise schedule of a base's configuration."""
     from diffusers import EulerDiscreteScheduler, UniPCMultistepScheduler
 
-    kinds = {"euler": EulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}
-    if sampler not in kinds:
-        raise_if_any([fault("sampler", sampler, "is unknown", f"Choose from {', '.join(kinds)}")])
-    return kinds[sampler].from_config(config)
+    config = config or SamplingConfig()
+    if sampler == "euler":
+        return EulerDiscreteScheduler.from_config(base_config)
+    if sampler == "unipc":
+        settings = {"solver_type": config.unipc_solver, "solver_order": config.unipc_order}
+        return UniPCMultistepScheduler.from_config(base_config, **settings)
+    raise InputError(fault("sampler", sampler, "is unknown", f"Choose from {', '.join(get_args(SamplerName))}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fulora.data.audit import find_duplicates
+from fulora.data.audit import find_duplicates, without_duplicates
 from fulora.data.records import ImageRecord
 
 
@@ -45,3 +45,18 @@ def test_three_equal_images_are_three_pairs_and_none_is_none() -> None:
     assert len(find_duplicates([record(name, "x") for name in "abc"])) == 3
     assert find_duplicates([record("a", "x"), record("b", "y")]) == []
     assert find_duplicates([]) == []
+
+
+def test_of_equal_images_the_test_image_stays_and_else_the_first() -> None:
+    records = [
+        record("b1", "x", split="test"),
+        record("b2", "x", split="test"),
+        record("a1", "x"),
+        record("d2", "z"),
+        record("c1", "y"),
+        record("d1", "z"),
+    ]
+    kept, dropped = without_duplicates(records)
+    assert [r.image_id for r in kept] == [f"african/{name}" for name in ("b1", "b2", "c1", "d1")]
+    assert {r.image_id for r in dropped} == {"african/a1", "african/d2"}
+    assert without_duplicates(kept) == (kept, [])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fulora.data.audit import find_duplicates
+from fulora.data.audit import find_duplicates, without_duplicates
 from fulora.data.pixels import decode_square, open_store, write_store
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import RegimeSizes, select_lora_images, select_training_set
@@ -77,3 +77,12 @@ def test_store(spanish: list[ImageRecord], african: list[ImageRecord], tmp_path:
     rows = store.rows([record.image_id for record in asked])
     np.testing.assert_array_equal(rows, decode_square([record.path for record in asked], resolution_px=64, workers=1))
     assert store.pixels.std(axis=(1, 2, 3)).min() > 5
+
+
+def test_what_a_run_without_duplicates_trains_on(african: list[ImageRecord]) -> None:
+    kept, dropped = without_duplicates(african)
+    assert len({record.pixel_hash for record in african if record.split == "train"}) == 217 - 16
+    assert {record.split for record in dropped} == {"train"}
+    assert sum(record.split == "test" for record in kept) == sum(record.split == "test" for record in african)
+    left = [pair for pair in find_duplicates(kept) if "train" in (pair.split_a, pair.split_b)]
+    assert left == []

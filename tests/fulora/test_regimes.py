@@ -16,6 +16,7 @@ from fulora.data.regimes import (
     RegimeSizes,
     select_lora_images,
     select_training_set,
+    split_validation,
 )
 from fulora.errors import InputError
 from fulora.planes import PLANES
@@ -172,3 +173,27 @@ def test_lora_with_too_few_images() -> None:
         select_lora_images(make("african", 3), per_plane=20, seed=0)
     with pytest.raises(InputError, match="per_plane"):
         select_lora_images(CATALOG, per_plane=0, seed=0)
+
+
+def test_lora_where_a_plane_has_no_images_says_which() -> None:
+    without = [record for record in CATALOG if record.plane != "femur"]
+    images, notes = select_lora_images(without, per_plane=20, seed=0)
+    assert len(images) == 80 and "femur" not in {record.plane for record in images}
+    assert notes == ["LoRA asks for 100 Spanish images, 20 of each plane; 80 are taken, there are only femur 0"]
+
+
+def test_validation_by_images_and_by_patients() -> None:
+    chosen = select_training_set("HB", CATALOG, replace(SIZES, num_spanish_hybrid=300), seed=0).records
+    training, validation = split_validation(chosen, 20, by="images", seed=0)
+    assert len(validation) == 20 and len(training) == len(chosen) - 20
+    training, validation = split_validation(chosen, 30, by="patients", seed=0)
+    assert len(training) + len(validation) == len(chosen)
+    assert {r.source for r in validation} == {"spanish"}, "synthetic images have no patient"
+    assert not {r.patient_id for r in training} & {r.patient_id for r in validation}
+    per_patient = max(sum(r.patient_id == p for r in validation) for p in {r.patient_id for r in validation})
+    assert 30 <= len(validation) < 30 + per_patient
+    assert split_validation(chosen[::-1], 30, by="patients", seed=0)[1] == validation[::-1]
+    assert split_validation(chosen, 30, by="patients", seed=1)[1] != validation
+    most = split_validation(chosen, 10_000, by="patients", seed=0)[1]
+    assert 0 < len(most) <= sum(bool(r.patient_id) for r in chosen) // 5
+    assert split_validation(chosen, 0, by="patients", seed=0) == (list(chosen), [])

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler, UniPCMultistepScheduler
 
 from fulora.diffusion.base import load_base, pipeline
 from fulora.diffusion.finetune import LoraConfig, finetune
-from fulora.diffusion.sampler import Sampler, SampleRow, SamplingConfig, make_scheduler, plan_samples
+from fulora.diffusion.sampler import Sampler, SampleRow, SamplingConfig, plan_samples
 from fulora.errors import InputError
 
 CONFIG = SamplingConfig(images_per_plane=2, num_steps=4, batch_size=4)
@@ -39,18 +40,22 @@ def rows_of(sampler: str, count: int) -> list[SampleRow]:
 
 
 @pytest.mark.parametrize("guidance", [7.5, 1.0])
-@pytest.mark.parametrize("name", ["euler", "unipc"])
+@pytest.mark.parametrize("name", ["euler", "unipc", "unipc bh1"])
 def test_images_are_those_of_diffusers_own_pipeline(
     small_base: Path, adapter: Path, name: str, guidance: float
 ) -> None:
     """Tolerance: one grey level of 255, since a fused weight rounds elsewhere than an adapter beside it."""
     config = replace(CONFIG, guidance=guidance, num_steps=6)
+    if name == "unipc bh1":
+        name, config = "unipc", replace(config, unipc_solver="bh1", unipc_order=3)
     rows = rows_of(name, 4)
     ours = make(small_base, adapter, config).sample(rows)
 
     pipe = pipeline(load_base(str(small_base)))
     pipe.load_lora_weights(adapter)
-    pipe.scheduler = make_scheduler(name, pipe.scheduler.config)
+    classes = {"euler": EulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}
+    changed = {"solver_type": "bh1", "solver_order": 3} if config.unipc_order == 3 else {}
+    pipe.scheduler = classes[name].from_config(pipe.scheduler.config, **changed)
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(
         [row.prompt for row in rows],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +139,40 @@ def test_rotation_turns_by_at_most_its_angle_and_pads_black() -> None:
     assert angles.abs().max() <= 25.5 and angles.min() < -15 and angles.max() > 15
     white = augment_batch(torch.ones(8, 3, 16, 16), AugmentConfig(), torch.Generator().manual_seed(3))
     assert white.min() == pytest.approx(-1, abs=1e-5)
+
+
+def test_the_best_epoch_on_the_validation_images_is_kept() -> None:
+    pixels, labels = shapes(60, 0)
+    validation = shapes(25, 1)
+    # So high a rate that the last epoch is not the best.
+    settings = config(model="ResNet18", epochs=5, learning_rate=3e-2, keep="best")
+    best = train_classifier(pixels=pixels, labels=labels, config=settings, seed=0, device="cpu", validation=validation)
+    reached = [row["validation_accuracy"] for row in best.history]
+    assert best.epoch == 1 + reached.index(max(reached)) < 5, reached
+    guesses = predict(best.model, validation[0], device="cpu").argmax(1)
+    assert 100 * (guesses == validation[1]).mean() == max(reached)
+    short = train_classifier(
+        pixels=pixels, labels=labels, config=replace(settings, epochs=best.epoch, keep="last"), seed=0, device="cpu"
+    )
+    assert short.epoch == best.epoch
+    probabilities = [predict(run.model, validation[0], device="cpu") for run in (best, short)]
+    assert np.array_equal(*probabilities), "the weights are those of that epoch"
+    with pytest.raises(InputError, match="needs validation images"):
+        train_classifier(pixels=pixels, labels=labels, config=settings, seed=0, device="cpu")
+    assert "refit_batchnorm" in "".join(config(keep="best", refit_batchnorm=True).faults())
+
+
+def test_crops_lie_in_the_image_and_keep_the_area_that_was_asked_for() -> None:
+    ramp = torch.linspace(-1, 1, 64)
+    batch = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64)]).repeat(300, 1, 1, 1)
+    still = AugmentConfig(rotation_degrees=0, horizontal_flip=0, vertical_flip=0, least_crop=0.08)
+    out = augment_batch(batch, still, torch.Generator().manual_seed(0))
+    # The ramps tell where the crop was: their span over a crop is its width and its height.
+    width = (out[:, 0, 32, 40] - out[:, 0, 32, 24]) / (ramp[40] - ramp[24])
+    height = (out[:, 1, 40, 32] - out[:, 1, 24, 32]) / (ramp[40] - ramp[24])
+    area, ratio = width * height, width / height
+    assert 0.07 < area.min() < 0.2 and 0.9 < area.max() <= 1.01
+    assert 0.74 < ratio.min() < 0.85 and 1.2 < ratio.max() < 1.34
+    assert out[:, 2].abs().max() < 1e-5, "nothing from outside the image"
+    whole = augment_batch(batch, AugmentConfig(least_crop=1.0), torch.Generator().manual_seed(1))
+    assert torch.equal(whole, augment_batch(batch, AugmentConfig(), torch.Generator().manual_seed(1)))
