@@ -9,6 +9,7 @@ Source: Rombach et al. 2022 (latent diffusion); the layout is diffusers' StableD
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,16 +169,48 @@ def _from_single_file(path: Path, spec: str, options: dict[str, Any]) -> Any:
 
     # Such a file has no configuration: a folder of its name beside it is taken for one, else diffusers asks the hub.
     folder = path.with_suffix("")
+    remark = (
+        f"Its configuration comes from the hub; without the hub, put a diffusers folder with the configurations beside "
+        f"it, named {folder}"
+    )
     if (folder / "model_index.json").is_file():
         options = {**options, "config": str(folder), "local_files_only": True}
+        remark = f"Its configuration comes from {folder}"
+    cause: Exception | None = None
     try:
-        return StableDiffusionPipeline.from_single_file(str(path), **options)
+        pipe = StableDiffusionPipeline.from_single_file(str(path), **options)
+        reason = _lacking([getattr(pipe, part) for part in PARTS])
     except Exception as error:  # diffusers raises its own, the hub's and its transport's errors here
-        rule = (
-            f"cannot be loaded as a single file ({_one_line(error)}). Its configuration comes from the hub; without "
-            f"the hub, put a diffusers folder with the configurations beside it, named {folder}"
-        )
-        raise InputError(fault("base", spec, rule, REMEDY)) from error
+        reason, cause = _lacking(_left_unfilled(error)) or _one_line(error), error
+    if reason:
+        raise InputError(
+            fault("base", spec, f"cannot be loaded as a single file ({reason}). {remark}", REMEDY)
+        ) from cause
+    return pipe
+
+
+def _lacking(parts: list[Any], shown: int = 3) -> str:
+    """Return which weights no data was found for, or nothing; diffusers leaves such a weight on torch's meta device."""
+    faults = []
+    for part in parts:
+        names = [name for name, weight in part.state_dict().items() if weight.is_meta]
+        if names:
+            more = [f"{len(names) - shown} more"] if len(names) > shown else []
+            faults.append(f"the file lacks weights of {type(part).__name__}: {', '.join([*names[:shown], *more])}")
+    return "; ".join(faults)
+
+
+def _left_unfilled(error: Exception) -> list[Any]:
+    """Return the part that torch refused to move because weights of it have no data, if that is what `error` says."""
+    from torch.nn import Module
+
+    if isinstance(error, NotImplementedError):
+        # The refusal names no weight; the outermost frame that holds a module is diffusers' loader of the part.
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            models = [value for value in frame.f_locals.values() if isinstance(value, Module)]
+            if models:
+                return models
+    return []
 
 
 def _download(spec: str, *, allow_pickle: bool) -> Path:

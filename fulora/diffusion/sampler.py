@@ -182,6 +182,9 @@ class Sampler:
                     without, with_text = predicted.chunk(2)
                     predicted = without + guidance * (with_text - without)
                 latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
+            if not bool(torch.isfinite(latents).all()):
+                where = f"{sampler}, guidance {guidance:g}, {self.config.num_steps} steps"
+                raise FloatingPointError(f"latents of {rows[0].image_id} and its batch are not finite ({where})")
             decoded = base.vae.decode((latents / base.vae.config.scaling_factor).to(base.dtype), return_dict=False)[0]
             grey = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
             return (grey * 255).round().to(torch.uint8).cpu().numpy()
@@ -200,6 +203,10 @@ def make_scheduler(sampler: str, base_config: Any, config: SamplingConfig | None
     if sampler == "euler":
         return EulerDiscreteScheduler.from_config(base_config)
     if sampler == "unipc":
-        settings = {"solver_type": config.unipc_solver, "solver_order": config.unipc_order}
+        settings: dict[str, Any] = {"solver_type": config.unipc_solver, "solver_order": config.unipc_order}
+        if (
+            config.unipc_solver == "bh1"
+        ):  # at sigma 0 its B(h) is infinite and images are not finite; web UIs end above 0
+            settings["final_sigmas_type"] = "sigma_min"
         return UniPCMultistepScheduler.from_config(base_config, **settings)
     raise InputError(fault("sampler", sampler, "is unknown", f"Choose from {', '.join(get_args(SamplerName))}"))

@@ -1,7 +1,7 @@
 """A diffusers Stable Diffusion pipeline's weights under the names its authors' code gives them, as in a single file.
 
 Source: the modules of latent-diffusion (Rombach et al. 2022). Its U-Net counts blocks in one row where diffusers counts
-stages and layers, its autoencoder's decoder counts stages from the finest, and its attention is made of 1x1 convolutions.
+stages and layers; its autoencoder counts the decoder's stages from the finest, and has 1x1 convolutions for attention.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ def _vae_name(name: str, stages: int) -> str:
         stage, layer, number, *tail = rest
         row = block.removesuffix("_blocks")
         place = int(stage) if row == "down" else stages - 1 - int(stage)
-        if layer == "resnets":
-            path = ["block", number, *tail]
-        else:
-            path = [layer.removesuffix("rs"), *tail]
+        # `downsamplers.0.conv` is `downsample.conv`: there is one.
+        path = ["block", number, *tail] if layer == "resnets" else [layer.removesuffix("rs"), *tail]
         return ".".join([half, row, str(place), *path]).replace("conv_shortcut", "nin_shortcut")
     return ".".join([half, block, *rest]).replace("conv_norm_out", "norm_out")

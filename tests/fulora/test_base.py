@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fulora.device import resolve_device, resolve_precision
-from fulora.diffusion.base import load_base, pipeline
-from fulora.diffusion.base_files import check_base
+from fulora.diffusion import random_base
+from fulora.diffusion.base import Base, load_base, pipeline
+from fulora.diffusion.base_files import PARTS, check_base, fingerprint, hash_files
 from fulora.diffusion.caching import cache_latents, encode_prompts
 from fulora.errors import InputError
+
+from .original_layout import to_original_layout
 
 
 def test_a_local_folder_loads_frozen_with_a_hash_in_its_name(small_base: Path) -> None:
@@ -149,3 +154,127 @@ def test_device_and_precision_follow_what_is_there() -> None:
     for precision in ("fp8", "fp16"):
         with pytest.raises(InputError, match="precision"):
             resolve_precision(precision, "cpu")
+
+
+@pytest.fixture
+def write_single_file(small_base: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes the small base in the original layout, its configurations alone beside it."""
+    shutil.copytree(small_base, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+
+    def write(change: Callable[[dict[str, torch.Tensor]], object] = dict, name: str = "model.safetensors") -> Path:
+        from safetensors.torch import save_file
+
+        weights = to_original_layout(pipeline(load_base(str(small_base))))
+        change(weights)
+        file = tmp_path / name
+        if file.suffix == ".ckpt":
+            torch.save({"state_dict": weights}, file)
+        else:
+            save_file(weights, file)
+        return file
+
+    return write
+
+
+def assert_same_weights(base: Base, other: Base) -> None:
+    for part in PARTS:
+        weights, expected = getattr(base, part).state_dict(), getattr(other, part).state_dict()
+        assert weights.keys() == expected.keys()
+        assert [name for name in expected if not torch.equal(weights[name], expected[name])] == []
+
+
+def test_a_single_file_in_the_original_layout_is_the_base_it_was_made_of(
+    write_single_file: Callable[..., Path], small_base: Path
+) -> None:
+    def add_what_training_leaves(weights: dict[str, torch.Tensor]) -> None:
+        weights["betas"] = torch.linspace(0.00085, 0.012, 1000)
+        weights["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+
+    file = write_single_file(add_what_training_leaves)
+    check_base(str(file))
+    base = load_base(str(file))
+    assert_same_weights(base, load_base(str(small_base)))
+    assert base.sha256 == hash_files([file]) == fingerprint(str(file))
+    assert base.name == f"{file} (weights, sha256 {base.sha256[:8]})"
+    assert base.scheduler.config.beta_schedule == "scaled_linear"
+    assert len(base.tokenizer) == base.text_encoder.config.vocab_size
+    for part in PARTS:
+        assert not getattr(base, part).training
+        assert not any(parameter.requires_grad for parameter in getattr(base, part).parameters())
+
+
+def test_a_pickled_single_file_is_the_base_it_was_made_of_where_unpickling_is_allowed(
+    write_single_file: Callable[..., Path], small_base: Path
+) -> None:
+    file = write_single_file(name="model.ckpt")
+    with pytest.raises(InputError, match="--allow-pickle"):
+        load_base(str(file))
+    base = load_base(str(file), allow_pickle=True)
+    assert_same_weights(base, load_base(str(small_base)))
+    assert base.sha256 == hash_files([file]) and base.sha256[:8] in base.name
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("model.diffusion_model.middle_block.1.proj_in.weight", "mid_block.attentions.0.proj_in.weight"),
+        ("model.diffusion_model.input_blocks.2.0.op.bias", ""),
+        ("first_stage_model.decoder.up.2.block.0.conv1.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"),
+        ("cond_stage_model.transformer.text_model.final_layer_norm.bias", "final_layer_norm.bias"),
+        ("cond_stage_model.transformer.text_model.embeddings.position_embedding.weight", "CLIPTextModel"),
+    ],
+)
+def test_a_single_file_that_lacks_a_weight_is_refused(
+    name: str, named: str, write_single_file: Callable[..., Path]
+) -> None:
+    file = write_single_file(lambda weights: weights.pop(name))
+    with pytest.raises(InputError, match="cannot be loaded as a single file") as refusal:
+        load_base(str(file))
+    assert named in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.diffusion_model.output_blocks.1.1.conv.weight",
+        "first_stage_model.encoder.mid.attn_1.q.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+    ],
+)
+def test_a_single_file_with_a_weight_of_another_shape_is_refused(
+    name: str, write_single_file: Callable[..., Path]
+) -> None:
+    def widen(weights: dict[str, torch.Tensor]) -> None:
+        weights[name] = torch.cat([weights[name], weights[name]])
+
+    with pytest.raises(InputError, match=r"cannot be loaded as a single file .*expected shape"):
+        load_base(str(write_single_file(widen)))
+
+
+def test_the_original_names_of_stable_diffusion_1_5_are_the_published_ones() -> None:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        pipe = SimpleNamespace(
+            unet=UNet2DConditionModel(**random_base.UNET),
+            vae=AutoencoderKL(**random_base.VAE),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**random_base.TEXT_ENCODER)),
+        )
+    shapes = {name: tuple(weight.shape) for name, weight in to_original_layout(pipe).items()}
+    assert len(shapes) == 686 + 248 + 196
+    published = {
+        "model.diffusion_model.input_blocks.9.0.op.weight": (1280, 1280, 3, 3),
+        "model.diffusion_model.input_blocks.4.0.skip_connection.weight": (640, 320, 1, 1),
+        "model.diffusion_model.middle_block.2.emb_layers.1.weight": (1280, 1280),
+        "model.diffusion_model.output_blocks.2.1.conv.weight": (1280, 1280, 3, 3),
+        "model.diffusion_model.output_blocks.8.2.conv.weight": (640, 640, 3, 3),
+        "model.diffusion_model.output_blocks.11.0.skip_connection.weight": (320, 640, 1, 1),
+        "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+        "first_stage_model.encoder.down.2.downsample.conv.weight": (512, 512, 3, 3),
+        "first_stage_model.encoder.mid.attn_1.proj_out.weight": (512, 512, 1, 1),
+        "first_stage_model.decoder.up.0.block.0.nin_shortcut.weight": (128, 256, 1, 1),
+        "first_stage_model.decoder.up.3.upsample.conv.weight": (512, 512, 3, 3),
+        "cond_stage_model.transformer.text_model.encoder.layers.11.mlp.fc1.weight": (3072, 768),
+    }
+    assert published.items() <= shapes.items()

@@ -54,7 +54,9 @@ def test_images_are_those_of_diffusers_own_pipeline(
     pipe = pipeline(load_base(str(small_base)))
     pipe.load_lora_weights(adapter)
     classes = {"euler": EulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}
-    changed = {"solver_type": "bh1", "solver_order": 3} if config.unipc_order == 3 else {}
+    changed = (
+        {"solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"} if config.unipc_order == 3 else {}
+    )
     pipe.scheduler = classes[name].from_config(pipe.scheduler.config, **changed)
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(
@@ -141,3 +143,10 @@ def test_half_precision_draws_nearly_the_same_image(small_base: Path, adapter: P
         base=str(small_base), adapter=adapter, config=CONFIG, resolution_px=32, device="cpu", precision="bf16"
     )
     assert np.abs(half.sample(rows) - full).mean() < 4
+
+
+def test_images_that_are_not_finite_are_an_error_and_never_a_black_picture(small_base: Path, adapter: Path) -> None:
+    sampler = make(small_base, adapter)
+    sampler.base.unet.conv_out.weight.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"r0 and its batch are not finite \(euler, guidance 7.5, 4 steps\)"):
+        sampler.sample(rows_of("euler", 4))
