@@ -1,4 +1,4 @@
-"""The command `sweeps`: run, plan, status, report, export, and one verb per stage.
+"""The command `sweeps`: run, plan, status, report, export, push, and one verb per stage.
 
 In: the command line, made from the dataclasses. Out: a run's files; results on standard output, progress on standard
 error. Exit codes: 0 done; 1 some trials failed; 2 input that cannot be used; 130 stopped with Ctrl-C.
@@ -29,6 +29,7 @@ VERBS = {
     "status": "what a run has done and what is missing",
     "report": "make a run's report again from its files",
     "export": "copy a run's tables, ready for a paper",
+    "push": "upload a run's adapter to the Hugging Face hub",
 }
 
 
@@ -78,6 +79,22 @@ class Export:
     """Folder to write to; results/NAME is the place for what is kept."""
     format: tuple[Literal["parquet", "csv", "markdown", "latex"], ...] = ("parquet", "csv", "markdown")
     """Formats to write."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Push:
+    """Upload a run's adapter, with a card, to a model repository of the Hugging Face hub."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder, such as runs/demo."""
+    to: str
+    """Repository to upload to, OWNER/NAME; made where it is not there."""
+    rank: int | None = None
+    """Rank of the adapter; the one the run samples with where not given."""
+    private: bool = False
+    """Make the repository private; one that is there already must be."""
+    dry_run: bool = False
+    """Print the files, their sizes and the card; upload nothing and contact nothing."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -177,6 +194,15 @@ def _export(words: list[str]) -> int:
     return 0
 
 
+def _push(words: list[str]) -> int:
+    from sweeps.push import plan_upload, push
+
+    wanted = tyro.cli(Push, prog="sweeps push", args=words)
+    upload = plan_upload(_existing(wanted.run), to=wanted.to, rank=wanted.rank, private=wanted.private)
+    print(upload.describe() if wanted.dry_run else push(upload))
+    return 0
+
+
 def _existing(folder: Path) -> Any:
     from fulora.errors import fault
     from sweeps.paths import RunPaths
@@ -200,4 +226,5 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "status": _status,
     "report": _report,
     "export": _export,
+    "push": _push,
 }
