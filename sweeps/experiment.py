@@ -23,6 +23,7 @@ from sweeps.packing import packed
 from sweeps.paths import RunPaths, check_writable, write_json
 from sweeps.progress import Progress, shown
 from sweeps.provenance import provenance
+from sweeps.quality import measure_quality
 from sweeps.record import STAGES, Record, StageName
 from sweeps.search import search_lora
 from sweeps.search_space import LoraSearch
@@ -150,6 +151,7 @@ def _do_sample(
         for which in plan.images:
             synthesis.assemble(which, paths)
     results.write_rank_table(experiment, plan.lora, plan.judge, plan.images, paths)
+    record.note("sample", measure_quality(experiment, plan.images, records, paths))
     return []
 
 

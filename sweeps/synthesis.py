@@ -21,7 +21,7 @@ from fulora.planes import PLANES
 from sweeps.cluster import Cluster
 from sweeps.paths import BASE_LABEL, RunPaths, rank_label, write_json, written
 from sweeps.progress import Progress
-from sweeps.tables import read_rows, write_table
+from sweeps.tables import AUDITED, read_rows, write_table
 from sweeps.trials import Trial, plain, short_hash
 
 
@@ -215,6 +215,15 @@ def assemble(which: ImageSet, paths: RunPaths) -> list[dict[str, Any]]:
         for file in (folder / plane.name).glob("*.png"):
             if f"{plane.name}/{file.name}" not in keep:
                 file.unlink()
-    write_table(folder / "metadata.parquet", "metadata", rows)
+    if not _same_images(folder / "metadata.parquet", rows):
+        write_table(folder / "metadata.parquet", "metadata", rows)
     write_json(folder / "set.json", plain(which))
     return rows
+
+
+def _same_images(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a table holds these rows already, perhaps with what the near-copy audit added to them."""
+    if not file.is_file():
+        return False
+    bare = [{key: value for key, value in row.items() if key not in AUDITED} for row in read_rows(file, "metadata")]
+    return bare == [{key: value for key, value in row.items() if key not in AUDITED} for row in rows]

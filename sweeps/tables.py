@@ -23,6 +23,9 @@ _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 METRICS = ("accuracy", "recall", "precision", "f1", "auc")
 """In percent; macro averages over the four tested planes."""
 
+AUDITED = ("nearest_pixels", "distance_pixels", "nearest_features", "distance_features", "closer_than_real")
+"""Columns of metadata.parquet that the near-copy audit adds, as in `fulora.evaluate.copies.NearestImage`."""
+
 _METRIC_COLUMNS = {name + end: _F for name in METRICS for end in ("", "_low", "_high")}
 _TESTED = {"num_patients": _I, "num_seeds": _I, **_METRIC_COLUMNS, "num_test": _I, "weights": _S, "trial_ids": _S}
 
@@ -42,6 +45,8 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
     "metadata": {
         "file_name": _S, "image_id": _S, "plane": _S, "prompt": _S, "sampler": _S, "seed": _I, "adapter": _S,
         "rank": _I, "num_steps": _I, "guidance": _F, "sha256": _S, "base": _S, "pixel_hash": _S, "device": _S,
+        "nearest_pixels": _S, "distance_pixels": _F, "nearest_features": _S, "distance_features": _F,
+        "closer_than_real": _B,
     },
     "loss": {"step": _I, "loss": _F, "learning_rate": _F, "heldout_loss": _F, "seconds": _F},
     "table1": {"regime": _S, "model": _S, "num_es": _I, "num_synthetic": _I, **_TESTED},
@@ -57,6 +62,19 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "rank": _I, "alpha": _F, "alpha_over_rank": _F, "learning_rate": _F, "num_steps": _I, "targets": _S,
         "status": _S, "objective": _S, "heldout_loss": _F, "stopped_at_step": _I, "seconds": _F,
         "peak_memory_bytes": _I, "trial_id": _S,
+    },
+    "fidelity": {
+        "adapter": _S, "rank": _I, "sampler": _S, "fid": _F, "kid": _F, "kid_deviation": _F, "precision": _F,
+        "recall": _F, "num_real": _I, "num_generated": _I, "features": _S,
+    },
+    "copies": {
+        "adapter": _S, "rank": _I, "chosen": _B, "share_closer": _F, "share_by_chance": _F, "least_pixels": _F,
+        "least_features": _F, "num_synthetic": _I, "num_training": _I, "num_heldout": _I, "num_heldout_patients": _I,
+        "features": _S,
+    },
+    "worst_copies": {
+        "image_id": _S, "nearest_pixels": _S, "distance_pixels": _F, "flipped": _B, "nearest_features": _S,
+        "distance_features": _F, "closer_than_real": _B, "ratio": _F,
     },
     "confusion": {
         "trial_id": _S, "regime": _S, "model": _S, "seed_index": _I, "truth": _S, "prediction": _S, "count": _I,

@@ -12,13 +12,18 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from fulora.data.pixels import decode_square
 from fulora.experiment import Experiment
+from sweeps import lora_sweep
+from sweeps.catalog import read_catalog
 from sweeps.cluster import ClusterOptions
-from sweeps.experiment import run
+from sweeps.experiment import make_plan, run
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
-from sweeps.tables import read_rows
+from sweeps.quality import measure_quality
+from sweeps.tables import read_rows, write_table
 from sweeps.trials import latest_success, read_attempts
 
 
@@ -214,3 +219,39 @@ def test_the_plan_written_holds_the_resolved_configuration(finished, mini_experi
     plan = json.loads(finished.plan.read_text())
     assert plan["recipe"] == "demo" and plan["experiment"]["lora"]["batch_size"] == mini_experiment.lora.batch_size
     assert {t["stage"] for t in plan["trials"]} == {"judge", "lora", "grid"}
+
+
+def test_every_set_of_images_is_scored_at_one_size_beside_real_images(finished):
+    rows = read_rows(finished.table("fidelity"), "fidelity")
+    assert [(r["adapter"], r["sampler"]) for r in rows] == [
+        (label, sampler) for label in ("rank-004", "base", "rank-002") for sampler in ("euler", "unipc")
+    ] + [("real", None)]
+    assert {(r["num_real"], r["num_generated"]) for r in rows} == {(5, 5)}, "the smallest set gives the size of all"
+    assert len({r["features"] for r in rows}) == 1 and "judge" in rows[0]["features"]
+    assert all(r["fid"] >= 0 and 0 <= r["precision"] <= 100 and 0 <= r["recall"] <= 100 for r in rows)
+    copies = read_rows(finished.table("copies"), "copies")
+    assert [(r["adapter"], r["chosen"], r["num_synthetic"]) for r in copies] == [
+        ("rank-004", True, 20), ("rank-002", False, 10)
+    ]  # fmt: skip
+    for row in read_rows(finished.synthetic / "metadata.parquet", "metadata"):
+        assert row["nearest_pixels"].startswith("spanish/") and row["distance_pixels"] > 0
+        assert row["closer_than_real"] in (True, False)
+
+
+def test_a_copy_among_the_synthetic_images_is_found(copied, mini_experiment):
+    """A training image is put in the place of a synthetic one, as a model would that learned it by heart."""
+    records = read_catalog(copied)
+    stolen = lora_sweep.lora_images(mini_experiment, records)[0][0]
+    file = copied.synthetic / "metadata.parquet"
+    rows = read_rows(file, "metadata")
+    pixels = decode_square([stolen.path], resolution_px=32, workers=1)[0]
+    Image.fromarray(pixels).save(copied.synthetic / rows[0]["file_name"])
+    rows[0]["sha256"] = "0" * 64
+    write_table(file, "metadata", rows)
+    measure_quality(mini_experiment, make_plan(mini_experiment, records).images, records, copied)
+    found = read_rows(file, "metadata")
+    assert found[0]["nearest_pixels"] == stolen.image_id and found[0]["closer_than_real"]
+    assert found[0]["distance_pixels"] < 0.2 < found[1]["distance_pixels"]
+    worst = read_rows(copied.table("worst_copies"), "worst_copies")
+    assert worst[0]["image_id"] == rows[0]["image_id"] and worst[0]["ratio"] < 1
+    assert worst == sorted(worst, key=lambda row: row["ratio"])
