@@ -24,6 +24,7 @@ from sweeps.paths import RunPaths, check_writable, write_json
 from sweeps.progress import Progress, shown
 from sweeps.provenance import provenance
 from sweeps.quality import measure_quality
+from sweeps.rank_choice import choose_rank
 from sweeps.record import STAGES, Record, StageName
 from sweeps.search import search_lora
 from sweeps.search_space import LoraSearch
@@ -111,6 +112,13 @@ def run(
                     failed = search_lora(experiment, search, records, paths=paths, cluster=cluster, progress=progress)
                     return failed
                 for stage in STAGES[1 : STAGES.index(until) + 1]:
+                    if stage == "sample" and experiment.choose_rank != "given":
+                        experiment, why = choose_rank(
+                            experiment, plan.images, records, paths=paths, cluster=cluster, progress=progress
+                        )
+                        record.note("sample", [why])
+                        plan = make_plan(experiment, records)
+                        _save_plan(experiment, plan, records, paths)
                     failed += _DO[stage](experiment, plan, records, record, cluster)
         finally:
             write_trials(paths.trials, read_attempts(paths))

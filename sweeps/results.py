@@ -115,7 +115,7 @@ def write_rank_table(
 
     done = latest_success(paths)
     judge = load_judge(paths.judge)
-    verdicts = {s.label: _recognised(judge, s, experiment, paths) for s in sets}
+    verdicts = {s.label: recognised(s, experiment, paths) for s in sets}
     about_judge = {
         "judge": judge.name,
         "judge_accuracy": judge.heldout_accuracy,
@@ -142,10 +142,12 @@ def write_rank_table(
     return rows
 
 
-def _recognised(judge: Any, which: ImageSet, experiment: Experiment, paths: RunPaths) -> dict[str, Any]:
-    """Return the share of a set's images that show the plane asked for, in percent, in all and per sampler."""
+def recognised(which: ImageSet, experiment: Experiment, paths: RunPaths) -> dict[str, Any]:
+    """Return the share of a set's images in which the judge sees the plane asked for, in percent, also per sampler."""
     from fulora.classify.training import predict
+    from fulora.evaluate.judge import load_judge
 
+    judge = load_judge(paths.judge)
     folder = which.folder(paths)
     rows = read_rows(folder / "metadata.parquet", "metadata")
     images = decode_square(

@@ -3,6 +3,7 @@
 In: an experiment, a `LoraSearch`, the catalog. Out: a row of trials.parquet per candidate (SUCCEEDED, PRUNED, FAILED)
 and tables/search.parquet, best first. The rows are also the memory of the search: continued, it tells Optuna of every
 finished candidate and goes on to the number asked for. No study file, no pickle.
+The objective is the held-out loss, or KID of images sampled from the candidate (`fulora.evaluate.fidelity`).
 Sources: Akiba et al. 2019 (Optuna, its TPE sampler); Li et al. 2020 (ASHA).
 """
 
@@ -12,8 +13,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from fulora.data.pixels import pixel_hash
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import select_heldout_images
 from fulora.diffusion.base_files import fingerprint
@@ -22,13 +25,14 @@ from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
 from fulora.seeds import derive_seed
 from sweeps.cluster import Cluster
-from sweeps.lora_sweep import finetune_records, lora_images
+from sweeps.lora_sweep import finetune_records, in_place, judge_trial, lora_images, train_judge_trial
 from sweeps.paths import RunPaths
 from sweeps.progress import Progress
+from sweeps.quality import Eye, real_images
 from sweeps.search_space import LoraSearch
 from sweeps.tables import write_table
-from sweeps.trials import Attempt, Trial, data_hash, next_attempt, plain, read_attempts
-from sweeps.tuning import Report, Watch, attempt_trial, tune_settings
+from sweeps.trials import Attempt, Trial, data_hash, next_attempt, plain, read_attempts, short_hash
+from sweeps.tuning import Report, Watch, Work, attempt_trial, run_trials, tune_settings
 
 FINISHED = ("SUCCEEDED", "PRUNED")
 """Candidates that tell Optuna something."""
@@ -57,14 +61,19 @@ def search_lora(
         rule = "compares candidates on patients LoRA does not see, and LoRA takes images of all of them"
         raise InputError(fault("search", "optuna", rule, "Lower --lora.images-per-plane, or give more images"))
     inputs = {"data": data_hash(learned), "heldout": data_hash(watched), "base": fingerprint(experiment.base)}
+    others: list[ImageRecord] = []
+    if space.objective == "kid":
+        _have_judge(experiment, records, paths, cluster, progress)
+        others = real_images(experiment, records, experiment.compare_per_plane * len(experiment.sampling.samplers))[1]
+        inputs |= {"real": data_hash(others), "sampling": short_hash(plain(experiment.sampling))}
     before = candidates(experiment, space, inputs, paths)
     left = space.num_trials - len(before)
     progress.say(f"search: {len(before)} candidates are there, {max(0, left)} to go")
     failed: list[Attempt] = []
     if left > 0:
-        work = partial(_try, experiment=experiment, learned=learned, watched=watched)
+        work = partial(_try, experiment=experiment, learned=learned, watched=watched, others=others)
         numbers = {a.trial_id: next_attempt(paths, a.trial_id) for a in read_attempts(paths)}
-        make = partial(_trial, experiment=experiment, inputs=inputs)
+        make = partial(_trial, experiment=experiment, inputs=inputs, objective=space.objective)
         watch = _Watch(make, numbers, paths, progress)
 
         def trainable(settings: dict) -> None:
@@ -73,7 +82,9 @@ def search_lora(
             torch.set_num_threads(cluster.num_threads)
             trial = make(settings)
             attempt = attempt_trial(trial, paths, work, numbers.get(trial.trial_id, 1), tune.report)
-            last = {"step": trial.config["num_steps"], space.objective: attempt.metrics.get(space.objective, math.nan)}
+            last: dict[str, Any] = {"step": trial.config["num_steps"]}
+            for name in ("heldout_loss", space.objective):
+                last[name] = attempt.metrics.get(name, math.nan)
             note = "" if attempt.status == "SUCCEEDED" else f"{attempt.error_type}: {attempt.error_message}"
             tune.report({**last, "fraction": 1.0, "note": note or _summary(attempt), "status": attempt.status})
 
@@ -102,11 +113,29 @@ def candidates(experiment: Experiment, space: LoraSearch, inputs: Mapping[str, s
     found = {}
     for attempt in read_attempts(paths):
         same = all(attempt.provenance.get(f"{key}_hash") == value for key, value in inputs.items())
-        if attempt.stage != "search" or attempt.status not in FINISHED or not same:
+        mine = attempt.config.get("objective") == space.objective
+        if attempt.stage != "search" or attempt.status not in FINISHED or not (same and mine):
             continue
         if _inside(_settings(attempt, space), space, experiment):
             found[attempt.trial_id] = attempt
-    return sorted(found.values(), key=lambda a: (a.status != "SUCCEEDED", a.metrics[space.objective]))
+    return sorted(found.values(), key=lambda a: (a.status != "SUCCEEDED", _value(a, space)))
+
+
+def _value(attempt: Attempt, space: LoraSearch) -> float:
+    """Return what a candidate reached; one that was stopped has been sampled from by nobody and has its loss alone."""
+    return float(attempt.metrics.get(space.objective, attempt.metrics["heldout_loss"]))
+
+
+def _have_judge(
+    experiment: Experiment, records: Sequence[ImageRecord], paths: RunPaths, cluster: Cluster, progress: Progress
+) -> None:
+    """Train the judge unless it is in place: where there are no Inception weights, KID is taken on its features."""
+    judge = judge_trial(experiment, records)
+    if not in_place(paths, [judge]):
+        work: dict[str, Work] = {"judge": partial(train_judge_trial, experiment=experiment)}
+        (attempt,) = run_trials([judge], work, paths=paths, cluster=cluster, progress=progress)
+        if attempt.status != "SUCCEEDED":
+            raise RuntimeError(f"the judge could not be trained: {attempt.error_type}: {attempt.error_message}")
 
 
 def _settings(attempt: Attempt, space: LoraSearch) -> dict[str, Any]:
@@ -159,8 +188,9 @@ def _searcher(experiment: Experiment, space: LoraSearch, before: Sequence[Attemp
     sampler = TPESampler(seed=derive_seed(experiment.seed, "search", len(before)) % 2**32)
     searcher = OptunaSearch(_distributions(experiment, space), metric=space.objective, mode="min", sampler=sampler)
     for attempt in before:
-        value = attempt.metrics[space.objective]
-        searcher.add_evaluated_point(_settings(attempt, space), value, pruned=attempt.status == "PRUNED")
+        if space.objective in attempt.metrics:
+            value, pruned = attempt.metrics[space.objective], attempt.status == "PRUNED"
+            searcher.add_evaluated_point(_settings(attempt, space), value, pruned=pruned)
     # A proposal knows only of finished candidates: a search with fewer under way at once learns more from each.
     return ConcurrencyLimiter(searcher, max_concurrent=8)
 
@@ -171,7 +201,7 @@ def _scheduler(experiment: Experiment, space: LoraSearch) -> Any:
     longest = max(space.num_steps or (experiment.lora.num_steps,))
     return AsyncHyperBandScheduler(
         time_attr="step",
-        metric=space.objective,
+        metric="heldout_loss",  # KID is not to be had along the way
         mode="min",
         max_t=longest + 1,  # at its limit ASHA would stop a candidate before it has saved
         grace_period=min(experiment.lora.heldout_every, longest),
@@ -190,13 +220,13 @@ def _config(settings: Mapping[str, Any], experiment: Experiment) -> LoraConfig:
     )
 
 
-def _trial(settings: Mapping[str, Any], *, experiment: Experiment, inputs: Mapping[str, str]) -> Trial:
+def _trial(settings: Mapping[str, Any], *, experiment: Experiment, inputs: Mapping[str, str], objective: str) -> Trial:
     config = _config(settings, experiment)
     label = f"{config.targets} rank {config.rank}, alpha {config.alpha:g}, rate {config.learning_rate:.1e}"
     return Trial(
         stage="search",
         label=label,
-        config={"base": experiment.base, **plain(config)},
+        config={"base": experiment.base, "objective": objective, **plain(config)},
         inputs=inputs,
         seed=derive_seed(experiment.seed, "search"),
     )
@@ -209,8 +239,10 @@ def _try(
     experiment: Experiment,
     learned: Sequence[ImageRecord],
     watched: Sequence[ImageRecord],
+    others: Sequence[ImageRecord],
 ) -> dict[str, Any]:
-    """Fine-tune one candidate, reporting its held-out loss; return its metrics."""
+    """Fine-tune one candidate, reporting its held-out loss, and where `others` are given sample from it; return its
+    metrics."""
     names = {field.name for field in fields(LoraConfig)}
     config = LoraConfig(**{key: value for key, value in trial.config.items() if key in names})
 
@@ -221,11 +253,42 @@ def _try(
             report({**progress, "step": row["step"], "heldout_loss": row["heldout_loss"]})
 
     out = paths.candidate(trial.trial_id)
-    return finetune_records(experiment, config, trial, paths, learned, watched, out, on_log)
+    metrics = finetune_records(experiment, config, trial, paths, learned, watched, out, on_log)
+    if others:
+        metrics |= _kid(experiment, out, others, paths)
+    return metrics
+
+
+def _kid(experiment: Experiment, adapter: Path, others: Sequence[ImageRecord], paths: RunPaths) -> dict[str, Any]:
+    """Return the KID of images sampled from an adapter, as for comparing ranks; they stay beside it."""
+    from PIL import Image
+
+    from fulora.diffusion.sampler import Sampler, plan_samples
+    from fulora.evaluate.fidelity import kid_full
+
+    config = replace(experiment.sampling, images_per_plane=experiment.compare_per_plane)
+    sampler = Sampler(
+        base=experiment.base, adapter=adapter, config=config, resolution_px=experiment.lora.resolution_px,
+        precision=experiment.lora.precision, allow_pickle=experiment.allow_pickle,
+    )  # fmt: skip
+    rows = list(plan_samples(config, seed=experiment.seed))
+    drawn = sampler.sample(rows)
+    files = [adapter / "samples" / f"{row.image_id}.png" for row in rows]
+    files[0].parent.mkdir(exist_ok=True)
+    for file, image in zip(files, drawn, strict=True):
+        Image.fromarray(image).save(file)
+    eye = Eye(experiment, paths)
+    real = eye.look([r.path for r in others], [r.sha256 for r in others])
+    made = eye.look(files, [pixel_hash(image) for image in drawn])
+    return {
+        "kid": kid_full(real.features, made.features), "num_generated": len(drawn), "num_real": len(others),
+        "features": eye.name,
+    }  # fmt: skip
 
 
 def _summary(attempt: Attempt) -> str:
-    return f"held-out loss {attempt.metrics['heldout_loss']:.4f}, {attempt.seconds:.0f} s"
+    kid = f"KID {attempt.metrics['kid']:.4f}, " if "kid" in attempt.metrics else ""
+    return f"{kid}held-out loss {attempt.metrics['heldout_loss']:.4f}, {attempt.seconds:.0f} s"
 
 
 class _Watch(Watch):
@@ -260,6 +323,7 @@ def _write_table(found: Sequence[Attempt], space: LoraSearch, paths: RunPaths) -
         {
             **_settings(attempt, space), "alpha": attempt.config["alpha"], "status": attempt.status,
             "objective": space.objective, "heldout_loss": attempt.metrics["heldout_loss"],
+            **{name: attempt.metrics.get(name) for name in ("kid", "num_generated", "num_real", "features")},
             "stopped_at_step": attempt.metrics.get("stopped_at_step"), "seconds": attempt.seconds,
             "peak_memory_bytes": attempt.peak_memory_bytes, "trial_id": attempt.trial_id,
         }

@@ -24,8 +24,9 @@ class LoraSearch:
     """Numbers of steps to choose from; empty: the recipe's."""
     targets: tuple[str, ...] = ("cross_attention", "all_attention")
     """Adapted layers to choose from."""
-    objective: Literal["heldout_loss"] = "heldout_loss"
-    """What is made small: the noise-prediction loss on images of patients that LoRA does not see, in the last step."""
+    objective: Literal["heldout_loss", "kid"] = "heldout_loss"
+    """What is made small: the noise-prediction loss on images of patients that LoRA does not see, in the last step; or
+    the kernel distance (KID) of `compare_per_plane` sampled images to such images. Laggards are stopped by the loss."""
     reduction_factor: int = 3
     """Of this many candidates that reach a rung, one goes on. Source: Li et al. 2020 (ASHA)."""
 

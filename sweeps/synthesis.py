@@ -69,7 +69,12 @@ class ImageSet:
 
 
 def image_sets(experiment: Experiment, trials: Sequence[Trial], base_id: str) -> list[ImageSet]:
-    """Return the chosen rank's images and the smaller sets it is compared with."""
+    """Return the chosen rank's images and the smaller sets it is compared with.
+
+    Where the rank is chosen later and `sampling.rank` is none of those trained, the last rank stands in for it.
+    """
+    ranks = [trial.config["rank"] for trial in trials]
+    taken = experiment.sampling.rank if experiment.sampling.rank in ranks else ranks[-1]
     seed = experiment.seed
     fewer = replace(experiment.sampling, images_per_plane=experiment.compare_per_plane)
     sets = [
@@ -77,7 +82,7 @@ def image_sets(experiment: Experiment, trials: Sequence[Trial], base_id: str) ->
     ]
     for trial in trials:
         rank = trial.config["rank"]
-        chosen = rank == experiment.sampling.rank
+        chosen = rank == taken
         config = replace(experiment.sampling if chosen else fewer, rank=rank)
         sets.append(
             ImageSet(

@@ -60,7 +60,8 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
     },
     "search": {
         "rank": _I, "alpha": _F, "alpha_over_rank": _F, "learning_rate": _F, "num_steps": _I, "targets": _S,
-        "status": _S, "objective": _S, "heldout_loss": _F, "stopped_at_step": _I, "seconds": _F,
+        "status": _S, "objective": _S, "heldout_loss": _F, "kid": _F, "num_generated": _I, "num_real": _I,
+        "features": _S, "stopped_at_step": _I, "seconds": _F,
         "peak_memory_bytes": _I, "trial_id": _S,
     },
     "fidelity": {

@@ -105,7 +105,8 @@ def mini_flags(small_base: Path) -> list[str]:
     """Return the flags that make the demo a study of seconds; every stage stays the real one."""
     return [
         "--base", str(small_base), "--lora.ranks", "2", "4", "--lora.num-steps", "8", "--lora.batch-size", "2",
-        "--lora.log-every", "4", "--lora.images-per-plane", "8", "--sampling.rank", "4", "--sampling.images-per-plane", "2",
+        "--lora.log-every", "4", "--lora.images-per-plane", "8", "--sampling.rank", "4",
+        "--sampling.images-per-plane", "2",
         "--sampling.batch-size", "2", "--sampling.num-steps", "2", "--compare-per-plane", "1",
         "--grid.models", "MobileNet v2", "ResNet18",
         "--grid.table2-model", "ResNet18", "--grid.epochs", "1", "--grid.resolution-px", "32",

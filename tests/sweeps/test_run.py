@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -255,3 +256,18 @@ def test_a_copy_among_the_synthetic_images_is_found(copied, mini_experiment):
     worst = read_rows(copied.table("worst_copies"), "worst_copies")
     assert worst[0]["image_id"] == rows[0]["image_id"] and worst[0]["ratio"] < 1
     assert worst == sorted(worst, key=lambda row: row["ratio"])
+
+
+def test_the_rank_can_be_chosen_by_a_score_and_the_notes_say_which_and_why(copied, mini_experiment, local_ray):
+    chosen = replace(mini_experiment, choose_rank="kid", sampling=replace(mini_experiment.sampling, rank=128))
+    for _ in range(2):  # the second time nothing is sampled
+        before = {file: file.stat().st_mtime_ns for file in (copied.parts / "shards").iterdir()}
+        assert go(chosen, copied.root, until="sample") == []
+    assert {file: file.stat().st_mtime_ns for file in (copied.parts / "shards").iterdir()} == before
+    (note,) = [r["note"] for r in read_rows(copied.table("notes"), "notes") if "is sampled:" in r["note"]]
+    best = json.loads((copied.parts / "rank.json").read_text())["rank"]
+    assert best in (2, 4) and note.startswith(f"rank {best} is sampled: the least KID") and "10 images each" in note
+    numbers = [float(text) for text in re.findall(r"-?\d\.\d{4}", note)]
+    assert len(numbers) == 2 and numbers[0] == min(numbers), "the chosen rank's comes first"
+    assert {row["rank"] for row in read_rows(copied.synthetic / "metadata.parquet", "metadata")} == {best}
+    assert [r["rank"] for r in read_rows(copied.table("ranks"), "ranks") if r["chosen"]] == [best]

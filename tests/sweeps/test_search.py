@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +16,7 @@ from sweeps.cluster import ClusterOptions
 from sweeps.experiment import run
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
-from sweeps.search import _scheduler, candidates, search_lora
+from sweeps.search import _scheduler, _trial, _Watch, candidates, search_lora
 from sweeps.search_space import LoraSearch
 from sweeps.tables import read_rows
 from sweeps.trials import read_attempts
@@ -99,6 +101,30 @@ def test_asha_stops_what_lags_behind_and_lets_the_last_step_be_saved(experiment:
     assert scheduler._metric == "heldout_loss"
 
 
+def test_a_candidate_that_is_behind_at_a_rung_becomes_a_pruned_row(experiment: Experiment, tmp_path) -> None:
+    """Ray Tune's own ASHA and our callback, driven by hand: in a run it depends on who comes first."""
+    paths, inputs = RunPaths(tmp_path), {"data": "a", "heldout": "b", "base": "c"}
+    scheduler = _scheduler(experiment, replace(SPACE, reduction_factor=2))
+    watch = _Watch(partial(_trial, experiment=experiment, inputs=inputs, objective="heldout_loss"), {}, paths, Quiet())
+    settings = {"rank": 2, "alpha_over_rank": 1.0, "num_steps": 6, "targets": "cross_attention"}
+    decisions = []
+    for index, loss in enumerate((0.2, 0.1, 0.3)):
+        mine = SimpleNamespace(
+            trial_id=f"ray-{index}", config={**settings, "learning_rate": 1e-3 * (index + 1)}, status="RUNNING",
+            last_result={"step": 1, "heldout_loss": loss, "fraction": 1 / 6, "note": "", "time_total_s": 2.0},
+        )  # fmt: skip
+        scheduler.on_trial_add(None, mine)
+        watch.on_trial_start(0, [], mine)
+        decisions.append(scheduler.on_trial_result(None, mine, mine.last_result))
+        if decisions[-1] == "STOP":
+            watch.on_trial_complete(0, [], mine)
+    assert decisions == ["CONTINUE", "CONTINUE", "STOP"]
+    (attempt,) = read_attempts(paths)
+    assert attempt.status == "PRUNED" and attempt.config["learning_rate"] == 3e-3 and attempt.seconds == 2.0
+    assert attempt.metrics == {"heldout_loss": 0.3, "stopped_at_step": 1}
+    assert [a.trial_id for a in candidates(experiment, SPACE, inputs, paths)] == [attempt.trial_id]
+
+
 def test_without_images_to_hold_out_there_is_nothing_to_compare_by(experiment: Experiment, tmp_path) -> None:
     records = [
         ImageRecord(
@@ -122,3 +148,24 @@ def test_the_verb_lora_alone_can_search_and_faults_are_named_at_once() -> None:
     assert LoraSearch().faults() == []
     with pytest.raises(SystemExit):
         parse_launch(["demo", "--search", "optuna"], "run")
+
+
+def test_searched_by_kid_candidates_are_sampled_from_and_the_closest_images_come_first(
+    experiment: Experiment, tmp_path, local_ray
+) -> None:
+    paths = RunPaths(tmp_path / "run")
+    space = replace(SPACE, num_trials=3, objective="kid", ranks=(2,), reduction_factor=3)
+    few = replace(experiment, lora=replace(experiment.lora, heldout_every=6), compare_per_plane=1)
+    assert run(few, paths, options=ClusterOptions(num_cpus=2), progress=Quiet(), search=space) == []
+    rows = read_rows(paths.table("search"), "search")
+    done = [row for row in rows if row["status"] == "SUCCEEDED"]
+    assert len(rows) == 3 and done and rows[: len(done)] == done
+    assert [row["kid"] for row in done] == sorted(row["kid"] for row in done)
+    for row in done:
+        assert row["num_generated"] == 10 and row["num_real"] >= 10 and "judge" in row["features"]
+        assert len(list((paths.candidate(row["trial_id"]) / "samples").glob("*.png"))) == 10
+    losses = replace(space, objective="heldout_loss")
+    one = next(a for a in read_attempts(paths) if a.stage == "search")
+    inputs = {key: one.provenance[f"{key}_hash"] for key in ("data", "heldout", "base")}
+    assert len(candidates(few, space, inputs, paths)) == 3
+    assert candidates(few, losses, inputs, paths) == [], "another objective's candidates are not these"
