@@ -18,6 +18,7 @@ from fulora.errors import InputError, fault
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our tables are the record
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us, so that running trials become CANCELLED rows
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a candidate that failed has no value to report
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -32,7 +32,7 @@ from sweeps.quality import Eye, real_images
 from sweeps.search_space import LoraSearch
 from sweeps.tables import write_table
 from sweeps.trials import Attempt, Trial, data_hash, next_attempt, plain, read_attempts, short_hash
-from sweeps.tuning import Report, Watch, Work, attempt_trial, run_trials, tune_settings
+from sweeps.tuning import Report, Watch, Work, attempt_trial, give_memory_back, run_trials, tune_settings
 
 FINISHED = ("SUCCEEDED", "PRUNED")
 """Candidates that tell Optuna something."""
@@ -82,11 +82,14 @@ def search_lora(
             torch.set_num_threads(cluster.num_threads)
             trial = make(settings)
             attempt = attempt_trial(trial, paths, work, numbers.get(trial.trial_id, 1), tune.report)
-            last: dict[str, Any] = {"step": trial.config["num_steps"]}
-            for name in ("heldout_loss", space.objective):
-                last[name] = attempt.metrics.get(name, math.nan)
-            note = "" if attempt.status == "SUCCEEDED" else f"{attempt.error_type}: {attempt.error_message}"
-            tune.report({**last, "fraction": 1.0, "note": note or _summary(attempt), "status": attempt.status})
+            last: dict[str, Any] = {"fraction": 1.0, "status": attempt.status}
+            if attempt.status == "SUCCEEDED":
+                values = {name: attempt.metrics[name] for name in ("heldout_loss", str(space.objective))}
+                tune.report({**last, **values, "step": trial.config["num_steps"], "note": _summary(attempt)})
+            else:  # without a step ASHA does not look at it, and Optuna leaves out what is not a number
+                note = f"{attempt.error_type}: {attempt.error_message}"
+                tune.report({**last, space.objective: math.nan, "note": note})
+            give_memory_back()
 
         tuner = tune.Tuner(
             tune.with_resources(trainable, cluster.trial_resources),
@@ -94,6 +97,7 @@ def search_lora(
                 search_alg=_searcher(experiment, space, before),
                 scheduler=_scheduler(experiment, space),
                 num_samples=left,
+                reuse_actors=True,  # saves a candidate the imports; one that was stopped is followed by a new process
             ),
             run_config=tune_settings("search", paths, watch),
         )
@@ -250,7 +254,8 @@ def _try(
         if "heldout_loss" in row and row["step"] < config.num_steps:
             note = f"held-out loss {row['heldout_loss']:.4f}"
             progress = {"fraction": row["step"] / config.num_steps, "note": note}
-            report({**progress, "step": row["step"], "heldout_loss": row["heldout_loss"]})
+            # KID comes at the end; Optuna asks for its objective in every report.
+            report({"kid": math.nan, **progress, "step": row["step"], "heldout_loss": row["heldout_loss"]})
 
     out = paths.candidate(trial.trial_id)
     metrics = finetune_records(experiment, config, trial, paths, learned, watched, out, on_log)

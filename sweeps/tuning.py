@@ -175,7 +175,7 @@ def run_trials(
         attempt = attempt_trial(trial, paths, work[trial.stage], numbers[index], report)
         note = _summary(attempt) if attempt.status == "SUCCEEDED" else f"{attempt.error_type}: {attempt.error_message}"
         report({"fraction": 1.0, "note": note, "status": attempt.status})
-        _give_memory_back()
+        give_memory_back()
 
     watch = _ListWatch(todo, numbers, paths, progress)
     tuner = tune.Tuner(
@@ -193,7 +193,7 @@ def run_trials(
     return [a for a in read_attempts(paths) if (a.trial_id, a.attempt) in mine]
 
 
-def _give_memory_back() -> None:
+def give_memory_back() -> None:
     """Free what a trial held: the process is reused, and the next trial may not fit beside it."""
     import ctypes
     import gc

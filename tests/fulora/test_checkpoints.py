@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,36 +25,57 @@ CONFIG = LoraConfig(
 )  # fmt: skip
 
 
-def train(base: Path, out: Path, checkpoints: Path | None, config: LoraConfig, every: float = 0.0):
+def train(base: Path, out: Path, checkpoints: Path | None, config: LoraConfig, *, seed: int = 0):
     torch.set_num_threads(1)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     captions = ["a photo of fetal brain", "a photo of fetal femur"] * 3
     return finetune(
-        base=str(base), pixels=pixels, captions=captions, config=config, seed=0, out=out, device="cpu",
-        heldout=(pixels[:2], captions[:2]), checkpoints=checkpoints, checkpoint_seconds=every,
+        base=str(base), pixels=pixels, captions=captions, config=config, seed=seed, out=out, device="cpu",
+        heldout=(pixels[:2], captions[:2]), checkpoints=checkpoints, checkpoint_seconds=0.0,
     )  # fmt: skip
 
 
 def test_killed_at_any_step_it_ends_in_the_same_bytes(
     small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL at random times, until the training has been killed 20 times; then it is let finish."""
-    config = CONFIG
+    """SIGKILL at random times, two trainings side by side until each was killed 10 times; then they are let finish."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # where the killed processes find this module
-    whole, out, kept = tmp_path / "whole", tmp_path / "out", tmp_path / "kept"
-    # A fresh process as the killed ones are; the fork server has the libraries loaded, so that a kill costs a second.
+    # Fresh processes as the killed ones are; the fork server has the libraries loaded, so that a kill costs a second.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fulora.diffusion.finetune", "diffusers", "peft", "bitsandbytes", "transformers"])
-    uninterrupted = context.Process(target=train, args=(small_base, whole, None, config))
-    uninterrupted.start()
-    uninterrupted.join(120)
-    assert uninterrupted.exitcode == 0
-    rng, kills, steps = random.Random(0), 0, []
-    while kills < KILLS:
-        process = context.Process(target=train, args=(small_base, out, kept, config))
+    seeds = (0, 1)
+    whole = [
+        context.Process(
+            target=train, args=(small_base, tmp_path / f"whole-{seed}", None, CONFIG), kwargs={"seed": seed}
+        )
+        for seed in seeds
+    ]
+    for process in whole:
         process.start()
-        seen = max(steps, default=0)
-        wanted = seen + rng.choice((0, 1, 2, 3))
+    for process in whole:
+        process.join(120)
+        assert process.exitcode == 0
+    with ThreadPoolExecutor() as pool:
+        steps = list(pool.map(lambda seed: killed(context, small_base, tmp_path, seed, KILLS // len(seeds)), seeds))
+    for seed, found in zip(seeds, steps, strict=True):
+        assert found == sorted(found) and found[0] > 0
+        assert len(set(found)) > len(found) // 2, "the kills came at different steps"
+        out, kept = tmp_path / f"out-{seed}", tmp_path / f"kept-{seed}"
+        result = train(small_base, out, kept, CONFIG, seed=seed)
+        assert found[-1] <= result.resumed_from + 1 and result.resumed_from > 0
+        for name in (DIFFUSERS_FILE, KOHYA_FILE):
+            assert (out / name).read_bytes() == (tmp_path / f"whole-{seed}" / name).read_bytes()
+        assert not kept.exists(), "a finished training leaves no checkpoints"
+
+
+def killed(context, base: Path, folder: Path, seed: int, kills: int) -> list[int]:
+    """Start a training, kill it at a random time, so many times; return the newest checkpoint's step after each."""
+    out, kept = folder / f"out-{seed}", folder / f"kept-{seed}"
+    rng, steps = random.Random(seed), []
+    while len(steps) < kills:
+        process = context.Process(target=train, args=(base, out, kept, CONFIG), kwargs={"seed": seed})
+        process.start()
+        wanted = max(steps, default=0) + rng.choice((0, 1, 2, 3, 4, 5))
         deadline = time.monotonic() + 60
         while process.is_alive() and newest(kept) <= wanted and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -61,15 +83,8 @@ def test_killed_at_any_step_it_ends_in_the_same_bytes(
         process.kill()
         process.join()
         assert process.exitcode == -9, "it was killed, and had neither failed nor finished"
-        kills += 1
         steps.append(newest(kept))
-    assert steps == sorted(steps) and steps[0] > 0
-    assert len(set(steps)) > KILLS // 2, "the kills came at different steps"
-    result = train(small_base, out, kept, config)
-    assert steps[-1] <= result.resumed_from + 1 and result.resumed_from > 0
-    for name in (DIFFUSERS_FILE, KOHYA_FILE):
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
-    assert not kept.exists(), "a finished training leaves no checkpoints"
+    return steps
 
 
 def newest(folder: Path) -> int:

@@ -161,40 +161,44 @@ def _wait_for(process, condition, seconds=150):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
-def test_a_stopped_run_goes_on_and_gives_the_same_tables(
-    tmp_path, how, mini_flags, mini_experiment, finished, local_ray
+def test_a_run_stopped_twice_goes_on_and_gives_the_same_tables(
+    tmp_path, mini_flags, mini_experiment, finished, local_ray
 ):
+    """Killed in the middle of sampling, then Ctrl-C in the middle of the grid, then let finish."""
     folder = tmp_path / "stopped"
     paths = RunPaths(folder)
-    process = _spawn(mini_flags, folder)
     shards, attempts = paths.parts / "shards", paths.attempts
-    if how == signal.SIGKILL:  # in the middle of sampling
-        _wait_for(process, lambda: len(list(shards.glob("*.parquet"))) >= 3)
-        os.killpg(process.pid, how)
-        process.wait()
-    else:  # in the middle of the grid
-        _wait_for(process, lambda: len(list(attempts.glob("*.json"))) >= 5)
-        process.send_signal(how)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 130, said
-        assert "goes on with what is missing" in said
-        # A trial of a second may be done before its worker is stopped: then its row says so, rightly.
-        assert {a.status for a in read_attempts(paths)} <= {"SUCCEEDED", "CANCELLED"}
-        assert len(latest_success(paths)) < len(latest_success(finished)), "it was stopped before its end"
-    done = {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
+
+    def images():
+        return {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
+
+    process = _spawn(mini_flags, folder)
+    _wait_for(process, lambda: len(list(shards.glob("*.parquet"))) >= 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = images()
     complete = {
         row["file_name"].split("/")[1]
         for part in shards.glob("synthetic-*.parquet")
         for row in read_rows(part, "metadata")
     }
+    process = _spawn(mini_flags, folder)
+    _wait_for(process, lambda: len(list(attempts.glob("*.json"))) >= 5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "goes on with what is missing" in said
+    # A trial of a second may be done before its worker is stopped: then its row says so, rightly.
+    assert {a.status for a in read_attempts(paths)} <= {"SUCCEEDED", "CANCELLED"}
+    assert len(latest_success(paths)) < len(latest_success(finished)), "it was stopped before its end"
+    assert complete and {n: images()[n] for n in complete} == {n: done[n] for n in complete}
+    done = images()
     succeeded = {a.trial_id for a in read_attempts(paths) if a.status == "SUCCEEDED"}
     go(mini_experiment, folder)
-    for name in ("table1", "table2", "confusion", "embedding"):
+    for name in ("table1", "table2", "confusion", "embedding", "fidelity", "copies"):
         assert read_rows(paths.table(name), name) == read_rows(finished.table(name), name)
     assert paths.predictions.read_bytes() == finished.predictions.read_bytes()
-    kept = {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
-    assert complete and {n: kept[n] for n in complete} == {n: done[n] for n in complete}
+    assert images() == done, "no finished image is sampled again"
     again = [a.trial_id for a in read_attempts(paths) if a.attempt > 1]
     assert not succeeded & set(again)
 
