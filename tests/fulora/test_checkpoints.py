@@ -19,6 +19,10 @@ from fulora.diffusion.formats import DIFFUSERS_FILE, KOHYA_FILE
 from fulora.diffusion.lora_config import LoraConfig
 
 KILLS = 20
+LIBRARIES = [
+    "fulora.diffusion.finetune", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "bitsandbytes",
+    "peft.tuners.lora", "transformers.models.clip.modeling_clip", "transformers.models.clip.tokenization_clip",
+]  # fmt: skip
 CONFIG = LoraConfig(
     rank=32, num_steps=60, learning_rate=1e-3, resolution_px=32, log_every=7, caption_dropout=0.2,
     targets="transformer", text_encoder_rate=5e-4,
@@ -42,7 +46,7 @@ def test_killed_at_any_step_it_ends_in_the_same_bytes(
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # where the killed processes find this module
     # Fresh processes as the killed ones are; the fork server has the libraries loaded, so that a kill costs a second.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fulora.diffusion.finetune", "diffusers", "peft", "bitsandbytes", "transformers"])
+    context.set_forkserver_preload(LIBRARIES)
     seeds = (0, 1)
     whole = [
         context.Process(
