@@ -20,6 +20,7 @@ Row = dict[str, Any]
 
 _STAGE_OF = {
     "catalog": "sources", "audit": "sources", "ranks": "sample", "synthetic": "sample", "predictions": "grid",
+    "fidelity": "sample", "copies": "sample", "worst_copies": "sample",
     "table1": "grid", "table2": "grid", "confusion": "grid", "embedding": "report", "trials": "lora",
     "stages": "sources", "notes": "sources",
 }  # fmt: skip
@@ -91,7 +92,18 @@ def read_run(paths: RunPaths) -> RunFiles:
             return []
 
     tables = {name: rows(name, getattr(paths, name), name) for name in ("catalog", "audit", "trials", "predictions")}
-    for name in ("table1", "table2", "ranks", "confusion", "embedding", "stages", "notes"):
+    for name in (
+        "table1",
+        "table2",
+        "ranks",
+        "confusion",
+        "embedding",
+        "fidelity",
+        "copies",
+        "worst_copies",
+        "stages",
+        "notes",
+    ):
         tables[name] = rows(name, paths.table(name), name)
     losses = {}
     for folder in sorted((paths.root / "adapters").glob("rank-*")):

@@ -5,7 +5,7 @@ In: what draws them. Out: HTML that carries them inside, and files under `figure
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sweeps.report import figures, samples
 from sweeps.report.files import RunFiles
@@ -42,9 +42,12 @@ def pictures(sheet: list[SheetRow]) -> dict[Cell, bytes | None]:
     return found
 
 
-def sheet_table(rows: list[SheetRow], jpeg: Mapping[Cell, bytes | None], caption: str) -> Html:
-    """Return a sheet of example images as a table, planes across."""
-    head = tag("tr", tag("td"), [tag("th", p.name, scope="col") for p in samples.COLUMNS])
+def sheet_table(
+    rows: list[SheetRow], jpeg: Mapping[Cell, bytes | None], caption: str, heads: Sequence[str] = ()
+) -> Html:
+    """Return a sheet of example images as a table, planes across unless the columns have other heads."""
+    names = heads or [p.name for p in samples.COLUMNS]
+    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in names])
     body = []
     for row in rows:
         cells = []

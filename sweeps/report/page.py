@@ -11,6 +11,7 @@ from fulora.evaluate.published import published_table1
 from sweeps.report import figures, illustrations, score_tables, sections, timing
 from sweeps.report.files import RunFiles
 from sweeps.report.markup import Html, tag
+from sweeps.report.quality import quality_section
 from sweeps.report.verdict import changes, key_numbers, stand_ins, verdict, what_ran
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -21,6 +22,7 @@ def render(run: RunFiles) -> str:
     parts = [
         ("samples", "Samples", sections.sample_section(run)),
         ("ranks", "Adapters by rank", sections.rank_section(run)),
+        ("quality", "Are they good, are they copies?", quality_section(run)),
         ("scores", "Zero-shot classification", _scores(run)),
         ("embedding", "Where synthetic images lie", sections.embedding_section(run)),
         ("images", "Images", sections.image_section(run)),
