@@ -144,7 +144,7 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
     )
     probabilities = predict(trained.model, _pixels(paths, size, test), batch_size=64, device=trained.device)
     write_table(paths.prediction(trial.trial_id), "predictions", _prediction_rows(trial, test, probabilities))
-    last = trained.history[-1]
+    last = trained.history[trained.epoch - 1]
     return {
         "epoch": trained.epoch,
         "train_loss": last["loss"],

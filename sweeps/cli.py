@@ -137,7 +137,11 @@ def parse_launch(words: list[str], verb: str) -> Launch:
     absolute = {
         n: getattr(launch.experiment, n).expanduser().resolve() for n in places if getattr(launch.experiment, n)
     }
-    return replace(launch, experiment=replace(launch.experiment, **absolute))
+    experiment = replace(launch.experiment, **absolute)
+    if experiment.sampling.seeds is not None:
+        seeds = experiment.sampling.seeds.expanduser().resolve()
+        experiment = replace(experiment, sampling=replace(experiment.sampling, seeds=seeds))
+    return replace(launch, experiment=experiment)
 
 
 def _run(words: list[str], *, verb: str, until: Any) -> int:

@@ -150,7 +150,7 @@ def _do_sample(
 ) -> list[Attempt]:
     paths = record.paths
     todo = synthesis.missing_shards(plan.images, paths)
-    total, whole = sum(todo.values()), sum(len(rows) for s in plan.images for _, rows in s.shards())
+    total, whole = synthesis.num_images(plan.images, todo), sum(s.num_images for s in plan.images)
     with record.stage("sample", str(cluster)) as row, shown(record.progress, "sample", total, "images"):
         row["num_reused"] = whole - total
         row["num_done"] = synthesis.sample_shards(
@@ -233,10 +233,7 @@ def _save_plan(experiment: Experiment, plan: Plan, records: Sequence[ImageRecord
                 {"trial_id": t.trial_id, "stage": t.stage, "label": t.label, "config": plain(t.config)}
                 for t in plan.trials
             ],
-            "images": [
-                {"label": s.label, "chosen": s.chosen, "num_images": sum(len(rows) for _, rows in s.shards())}
-                for s in plan.images
-            ],
+            "images": [{"label": s.label, "chosen": s.chosen, "num_images": s.num_images} for s in plan.images],
             "provenance": provenance(),
         },
     )

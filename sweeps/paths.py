@@ -44,6 +44,8 @@ class RunPaths:
     report = property(lambda self: self.root / "report.html")
     parts = property(lambda self: self.root / "parts")
     """What workers leave: one file per attempt, per trial's predictions, per shard of images."""
+    rank = property(lambda self: self.parts / "rank.json")
+    """Which rank was chosen by a score, and why."""
     attempts = property(lambda self: self.parts / "attempts")
     judge = property(lambda self: self.root / "judge")
     cache = property(lambda self: self.root / "cache")

@@ -86,7 +86,7 @@ def plan_upload(paths: RunPaths, *, to: str, rank: int | None = None, private: b
     _check_name(to)
     settings = _settings(paths)
     if rank is None:
-        rank = (settings.get("sampling") or {}).get("rank")
+        rank = _sampled_rank(settings, paths)
     folder = _adapter_folder(paths, rank)
     files = tuple(_fingerprinted(folder / name) for name in FILES if (folder / name).is_file())
     trial = _trial(folder)
@@ -165,6 +165,16 @@ def _settings(paths: RunPaths) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         rule = "has a plan.json that is not ours"
         raise InputError(fault("run", str(paths.root), rule, "Name the folder given as --out.")) from error
+
+
+def _sampled_rank(settings: Mapping[str, Any], paths: RunPaths) -> int | None:
+    """Return the rank the run's training images are sampled with; where a score chooses it, the one it chose."""
+    if settings.get("choose_rank", "given") == "given":
+        return (settings.get("sampling") or {}).get("rank")
+    if not paths.rank.is_file():
+        rule = f"is to be chosen by {settings['choose_rank']}, and the run has not got so far"
+        raise InputError(fault("rank", None, rule, "Run `sweeps sample` first, or name a rank with --rank."))
+    return int(json.loads(paths.rank.read_text())["rank"])
 
 
 def _adapter_folder(paths: RunPaths, rank: int | None) -> Path:

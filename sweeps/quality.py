@@ -57,6 +57,7 @@ class Eye:
         own = features_from_classifier(judge.model, judge.name, device=device)
         self.extractor = choose_features(experiment.embedding.feature_weights, own, device=device)
         self.folder = paths.cache / "features"
+        self.identity = judge_identity(paths)
         # The judge takes its own size alone; Inception resizes by itself.
         is_judge = self.extractor.name == judge.name
         self.resolution_px = experiment.judge.resolution_px if is_judge else experiment.lora.resolution_px
@@ -69,7 +70,7 @@ class Eye:
     def look(self, files: Sequence[str | Path], identities: Sequence[str]) -> Looks:
         """Return the images of some files; `identities` names their contents."""
         pixels = decode_square(list(files), resolution_px=self.resolution_px, workers=2)
-        text = "\n".join([self.name, str(self.resolution_px), *identities])
+        text = "\n".join([self.name, self.identity, str(self.resolution_px), *identities])
         kept = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
         if kept.is_file():
             return Looks(pixels=pixels, features=np.load(kept))
@@ -81,6 +82,11 @@ class Eye:
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Return float32 [N, D] of uint8 images [N, R, R, 3]."""
         return self.extractor(pixels)
+
+
+def judge_identity(paths: RunPaths) -> str:
+    """Return which judge is in place: its name alone does not tell one training of it from another."""
+    return str(json.loads((paths.judge / "trial.json").read_text())["trial_id"])
 
 
 def real_images(
@@ -105,7 +111,8 @@ def measure_quality(
     Where the same images were measured before nothing is done.
     """
     key, kept = _key(experiment, sets, records, paths), paths.parts / "quality.json"
-    if kept.is_file() and (before := json.loads(kept.read_text()))["key"] == key:
+    there = all(paths.table(name).is_file() for name in ("fidelity", "copies"))
+    if there and kept.is_file() and (before := json.loads(kept.read_text()))["key"] == key:
         return before["notes"]
     notes = _measure(experiment, sets, records, paths)
     write_json(kept, {"key": key, "notes": notes})
@@ -114,9 +121,10 @@ def measure_quality(
 
 def _key(experiment: Experiment, sets: Sequence[ImageSet], records: Sequence[ImageRecord], paths: RunPaths) -> str:
     """Return a hash of all that the scores depend on."""
-    images = {s.label: [r["sha256"] for r in read_rows(s.folder(paths) / "metadata.parquet", "metadata")] for s in sets}
-    judge = (paths.judge / "trial.json").read_text()
-    return short_hash([images, data_hash(records), judge, str(experiment.embedding.feature_weights), experiment.seed])
+    tables = [read_rows(s.folder(paths) / "metadata.parquet", "metadata") for s in sets]
+    images = [[s.label, s.chosen, [r["sha256"] for r in rows]] for s, rows in zip(sets, tables, strict=True)]
+    weights = str(experiment.embedding.feature_weights)
+    return short_hash([images, data_hash(records), judge_identity(paths), weights, experiment.seed])
 
 
 def _measure(

@@ -17,11 +17,11 @@ from sweeps import synthesis
 from sweeps.cluster import Cluster
 from sweeps.paths import RunPaths, write_json
 from sweeps.progress import Progress
-from sweeps.quality import measure_quality
+from sweeps.quality import judge_identity, measure_quality
 from sweeps.results import recognised
 from sweeps.synthesis import ImageSet
 from sweeps.tables import read_rows
-from sweeps.trials import short_hash
+from sweeps.trials import data_hash, short_hash
 
 
 def choose_rank(
@@ -38,7 +38,10 @@ def choose_rank(
     Raises InputError where KID was asked for and there are no real images to compare with.
     """
     compared = [_compared(which, experiment) for which in sets if which.rank is not None]
-    key, file = short_hash([experiment.choose_rank, [s.science for s in compared]]), paths.parts / "rank.json"
+    ids = [shard_id for which in compared for shard_id, _ in which.shards()]
+    weights = str(experiment.embedding.feature_weights)
+    judged_by = [judge_identity(paths), data_hash(records), weights]
+    key, file = short_hash([experiment.choose_rank, ids, judged_by]), paths.rank
     if file.is_file() and (before := json.loads(file.read_text()))["key"] == key:
         return _with_rank(experiment, before["rank"]), before["why"]
     progress.say(f"sampling every rank a little, to choose by {experiment.choose_rank}")
@@ -47,7 +50,7 @@ def choose_rank(
         synthesis.assemble(which, paths)
     scores = _scores(experiment, compared, records, paths)
     best = min(scores, key=lambda rank: (scores[rank], rank))
-    number = sum(len(batch) for _, batch in compared[0].shards())
+    number = compared[0].num_images
     if experiment.choose_rank == "kid":
         what, shown = "the least KID to patients LoRA does not see", {rank: f"{v:.4f}" for rank, v in scores.items()}
     else:

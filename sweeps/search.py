@@ -2,7 +2,7 @@
 
 In: an experiment, a `LoraSearch`, the catalog. Out: a row of trials.parquet per candidate (SUCCEEDED, PRUNED, FAILED)
 and tables/search.parquet, best first. The rows are also the memory of the search: continued, it tells Optuna of every
-finished candidate and goes on to the number asked for. No study file, no pickle.
+candidate with a value and goes on to the number asked for. No study file, no pickle.
 The objective is the held-out loss, or KID of images sampled from the candidate (`fulora.evaluate.fidelity`).
 Sources: Akiba et al. 2019 (Optuna, its TPE sampler); Li et al. 2020 (ASHA).
 """
@@ -28,7 +28,7 @@ from sweeps.cluster import Cluster
 from sweeps.lora_sweep import finetune_records, in_place, judge_trial, lora_images, train_judge_trial
 from sweeps.paths import RunPaths
 from sweeps.progress import Progress
-from sweeps.quality import Eye, real_images
+from sweeps.quality import Eye, judge_identity, real_images
 from sweeps.search_space import LoraSearch
 from sweeps.tables import write_table
 from sweeps.trials import Attempt, Trial, data_hash, next_attempt, plain, read_attempts, short_hash
@@ -65,7 +65,9 @@ def search_lora(
     if space.objective == "kid":
         _have_judge(experiment, records, paths, cluster, progress)
         others = real_images(experiment, records, experiment.compare_per_plane * len(experiment.sampling.samplers))[1]
-        inputs |= {"real": data_hash(others), "sampling": short_hash(plain(experiment.sampling))}
+        drawn = [plain(experiment.sampling), experiment.compare_per_plane]
+        seen_by = [judge_identity(paths), str(experiment.embedding.feature_weights)]
+        inputs |= {"real": data_hash(others), "sampling": short_hash(drawn), "features": short_hash(seen_by)}
     before = candidates(experiment, space, inputs, paths)
     left = space.num_trials - len(before)
     progress.say(f"search: {len(before)} candidates are there, {max(0, left)} to go")

@@ -100,6 +100,7 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
     """
     from dataclasses import replace
 
+    from fulora.data.audit import without_duplicates
     from fulora.data.sources import read_source
     from fulora.diffusion.base_files import check_base
     from sweeps.catalog import read_catalog
@@ -113,6 +114,8 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
             *read_source(experiment.spanish, source="spanish"),
             *read_source(experiment.african, source="african"),
         ]
+        if experiment.drop_duplicates:
+            records = without_duplicates(records)[0]
     elif paths.catalog.is_file():
         records = read_catalog(paths)
     plan, done = make_plan(experiment, records), latest_success(paths)
@@ -123,10 +126,10 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
         state = "done" if trial.trial_id in done else "to do"
         table.add_row(trial.stage, trial.label, trial.trial_id if records is not None else "-", state)
     for which in plan.images:
-        count = sum(len(rows) for _, rows in which.shards())
+        count = which.num_images
         table.add_row("sample", f"{which.label}: {count} images", "-", "to train on" if which.chosen else "to compare")
     console.print(table)
-    sampled = sum(len(rows) for s in plan.images for _, rows in s.shards())
+    sampled = sum(s.num_images for s in plan.images)
     summary = f"{len(plan.lora)} rank trials and a judge, {sampled} images, {len(plan.grid)} classifier trials"
     console.print(f"\n{summary}", soft_wrap=True)
     if records is None:

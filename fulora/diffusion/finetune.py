@@ -38,6 +38,9 @@ from fulora.diffusion.training_set import Images, heldout_groups, input_faults, 
 from fulora.errors import raise_if_any
 from fulora.seeds import derive_seed
 
+_MOST_SKIPPED = 24
+"""Steps float16 may skip in a row, halving the loss's scale each time, before a measure of memory gives up."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneResult:
@@ -107,10 +110,12 @@ def finetune(
         gc.collect()
         kept = None
         if checkpoints is not None:
-            identity = _identity(pixels, captions, config, seed, base_sha256)
+            identity = _identity(pixels, captions, config, seed, base_sha256, device)
             kept = Checkpoints(checkpoints, identity=identity, every_seconds=checkpoint_seconds)
             state = kept.latest()
-            if state is not None:
+            if state is None:
+                kept.clear()  # another training's: their steps may be later, and only the latest are kept
+            else:
                 training.restore(state)
         resumed_from = training.steps_done
         loop_started = time.monotonic()
@@ -152,14 +157,17 @@ def measure_memory(
 
     On a CPU the figure is the process's, so call it in a process of its own.
     """
-    short = replace(config, num_steps=num_steps)
+    short = replace(config, num_steps=num_steps + _MOST_SKIPPED)
     with _memory_in_words(config):
         device = resolve_device(device)
         reset_peak_memory(device)
         dtype = resolve_precision(config.precision, device)
         model = load_base(base, device=device, dtype=dtype, allow_pickle=allow_pickle)
         training = prepare(model, pixels, captions, short, 0, None, ())
-        for _ in range(num_steps):
+        # In float16 the first steps may be skipped, until the loss is scaled low enough; a real one makes the moments.
+        while training.steps_done < num_steps or (
+            not training.optimizer.state and training.steps_done < short.num_steps
+        ):
             training.step()
         training.check_finite(0)
         return footprint(device)
@@ -193,11 +201,14 @@ def prepare(
     )  # fmt: skip
 
 
-def _identity(pixels: Images, captions: Sequence[str], config: LoraConfig, seed: int, base_sha256: str) -> str:
-    """Return a hash of everything that decides the steps of a training."""
+def _identity(
+    pixels: Images, captions: Sequence[str], config: LoraConfig, seed: int, base_sha256: str, device: str
+) -> str:
+    """Return a hash of everything that decides the steps of a training; on a CPU its threads order the sums."""
     import torch
 
-    digest = hashlib.sha256(f"{config!r} {seed} {base_sha256} {list(captions)} {torch.get_num_threads()}".encode())
+    threads = torch.get_num_threads() if device == "cpu" else None
+    digest = hashlib.sha256(f"{config!r} {seed} {base_sha256} {list(captions)} {device} {threads}".encode())
     for image in pixels:
         digest.update(image.tobytes())
     return digest.hexdigest()

@@ -20,8 +20,9 @@ from fulora.diffusion.adapter import merge
 from fulora.diffusion.base import Base, load_base
 from fulora.diffusion.caching import check_resolution, encode_prompts
 from fulora.diffusion.formats import read_adapter
+from fulora.diffusion.seed_list import read_seed_list
 from fulora.errors import InputError, fault, raise_if_any
-from fulora.planes import PLANES
+from fulora.planes import PLANES, Plane
 from fulora.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class SamplingConfig:
     """Layers of the text encoder left out, as in training. The released code: 1."""
     batch_size: int = 8
     """Images denoised at once; the last batch is padded to it, so every batch has one shape."""
+    seeds: Path | None = None
+    """CSV of seeds to use in the place of the recipe's own: columns plane, sampler, seed, or the published list of 5000
+    synthetic images. Its runs of seeds are dealt to the samplers in turn, for it does not say which drew what."""
     rank: int = 128
     """Which adapter of the rank sweep samples. Source: paper section 3."""
 
@@ -77,6 +81,10 @@ class SamplingConfig:
             found.append(fault("unipc_solver", self.unipc_solver, "is unknown", "Choose bh1 or bh2"))
         if self.unipc_order not in (1, 2, 3):
             found.append(fault("unipc_order", self.unipc_order, "must be 1, 2 or 3", "diffusers: 2; a web UI: 3"))
+        if self.seeds is not None and not self.seeds.is_file():
+            found.append(
+                fault("seeds", str(self.seeds), "cannot be read: there is no such file", "Name a CSV of seeds")
+            )
         if self.clip_skip is not None and self.clip_skip < 0:
             found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or to None"))
         return found
@@ -100,13 +108,29 @@ class SampleRow:
 
 def plan_samples(config: SamplingConfig, *, seed: int) -> Iterator[SampleRow]:
     """Yield the rows of a synthetic set, by plane, sampler and index; a larger set begins with a smaller one's rows."""
-    raise_if_any(config.faults())
-    for plane in PLANES:
-        for sampler in config.samplers:
-            for index in range(config.images_per_plane):
-                own = derive_seed(seed, "sampling", plane.name, sampler, index)
-                image_id = f"{plane.name}-{sampler}-{index:05d}-{own}"
-                yield SampleRow(image_id, plane.name, plane.prompt, sampler, own)
+    plan = SamplePlan(config, seed=seed)
+    for plane, sampler in plan.groups:
+        for index in range(config.images_per_plane):
+            yield plan.row(plane, sampler, index)
+
+
+class SamplePlan:
+    """The rows of a synthetic set, each computed when it is asked for: a set of any size costs nothing to plan."""
+
+    def __init__(self, config: SamplingConfig, *, seed: int) -> None:
+        raise_if_any(config.faults())
+        self.seed, self.seeds = seed, None
+        if config.seeds is not None:
+            self.seeds = read_seed_list(config.seeds, config.samplers, config.images_per_plane)
+        self.groups = [(plane, sampler) for plane in PLANES for sampler in config.samplers]
+
+    def row(self, plane: Plane, sampler: str, index: int) -> SampleRow:
+        """Return one image of a plane and sampler."""
+        if self.seeds is None:
+            own = derive_seed(self.seed, "sampling", plane.name, sampler, index)
+        else:
+            own = self.seeds[plane.name, sampler][index]
+        return SampleRow(f"{plane.name}-{sampler}-{index:05d}-{own}", plane.name, plane.prompt, sampler, own)
 
 
 class Sampler:

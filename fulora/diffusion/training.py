@@ -101,7 +101,7 @@ class LoraTraining:
         self._texts, self._times = self.schedule.texts.to(device), self.schedule.times.to(device)
         self._rows, self._groups = self.schedule.rows.to(device), self.schedule.groups.tolist()
         self.generator = torch.Generator(device).manual_seed(derive_seed(seed, "finetune", "noise"))
-        self.optimizers = make_optimizers(trainable, config)
+        self.optimizer = make_optimizer(trainable, config)
         self.half = dtype != torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.losses = torch.zeros(config.num_steps, device=device)
@@ -126,11 +126,9 @@ class LoraTraining:
         loss = errors.mean()
         counted = loss if self.weights is None else (self.weights[t] * errors).mean()
         self.scaler.scale(counted).backward()
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=False)  # the matrices' gradients are views of the optimizer's
+        self.optimizer.zero_grad(set_to_none=False)  # the matrices' gradients are views of the optimizer's
         self.losses[index] = loss.detach()
         self.steps_done += 1
 
@@ -162,9 +160,8 @@ class LoraTraining:
         tensors = {f"parameter.{index}": value for index, value in enumerate(self.parameters)}
         tensors |= {"generator": self.generator.get_state(), "losses": self.losses[: self.steps_done]}
         numbers: dict[str, Any] = {}
-        for index, optimizer in enumerate(self.optimizers):
-            for path, value in _leaves(optimizer.state_dict()["state"], f"optimizer/{index}"):
-                (tensors if hasattr(value, "numel") else numbers)[path] = value
+        for path, value in _leaves(self.optimizer.state_dict()["state"], "optimizer"):
+            (tensors if hasattr(value, "numel") else numbers)[path] = value
         facts = {
             "optimizer": numbers, "scaler": self.scaler.state_dict(), "reports": self.reports,
             "reported": self._reported, "seconds": self._elapsed(),
@@ -180,16 +177,15 @@ class LoraTraining:
             for index, parameter in enumerate(self.parameters):
                 parameter.copy_(state.tensors[f"parameter.{index}"])
             self.losses[: state.step] = state.tensors["losses"].to(device)
-        entries: list[dict[int, Any]] = [{} for _ in self.optimizers]
+        entries: dict[int, Any] = {}
         for path, value in [*state.tensors.items(), *state.facts["optimizer"].items()]:
             start, *keys = path.split("/")
             if start == "optimizer":
-                below = entries[int(keys[0])].setdefault(int(keys[1]), {})
-                for key in keys[2:-1]:
+                below = entries.setdefault(int(keys[0]), {})
+                for key in keys[1:-1]:
                     below = below.setdefault(key, {})
                 below[keys[-1]] = value
-        for optimizer, entry in zip(self.optimizers, entries, strict=True):
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": entry})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
         self.generator.set_state(state.tensors["generator"])
         self.scaler.load_state_dict(state.facts["scaler"])
         self.steps_done, self._reported = state.step, state.facts["reported"]
@@ -222,35 +218,35 @@ class LoraTraining:
         return self._seconds + time.monotonic() - self._started
 
 
-def make_optimizers(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -> list[Any]:
-    """Return the optimizers over the U-Net's and the text encoder's parameters, each at its own rate.
+def make_optimizer(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -> Any:
+    """Return the optimizer over the U-Net's and the text encoder's parameters, each at its own rate.
 
-    Every one steps over long parameters (`fulora.diffusion.flat`). 8-bit Adam keeps the moments of a matrix of fewer
-    than 4096 values in 32 bits, as bitsandbytes does: those have an optimizer of their own.
+    It steps over long parameters (`fulora.diffusion.flat`). 8-bit Adam keeps the moments of a matrix of fewer than 4096
+    values in 32 bits, as bitsandbytes does: those are a group of their own.
     """
     import torch
 
-    small: list[dict[str, Any]] = []
-    large: list[dict[str, Any]] = []
+    groups = []
     for part, rate in zip(trainable, (config.learning_rate, config.text_encoder_rate), strict=True):
-        for groups, chosen in (
-            (small, [p for p in part if p.numel() < _LEAST_8BIT]),
-            (large, [p for p in part if p.numel() >= _LEAST_8BIT]),
-        ):
+        small = [p for p in part if p.numel() < _LEAST_8BIT]
+        large = [p for p in part if p.numel() >= _LEAST_8BIT]
+        for chosen, least in ((small, sys.maxsize), (large, _LEAST_8BIT)):
             if chosen:
-                groups.append({"params": [flatten(chosen)], "lr": rate})
+                groups.append({"params": [flatten(chosen)], "lr": rate, "min_8bit_size": least})
     if config.optimizer == "adamw":
-        return [torch.optim.AdamW(small + large, lr=config.learning_rate, weight_decay=config.weight_decay)]
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     import bitsandbytes
 
-    kinds = {"adam8bit": bitsandbytes.optim.Adam8bit, "adamw8bit": bitsandbytes.optim.AdamW8bit}
-    decay = config.weight_decay if config.optimizer == "adamw8bit" else 0.0
-    shared = {"lr": config.learning_rate, "weight_decay": decay}
-    return [
-        kinds[config.optimizer](groups, min_8bit_size=least, **shared)
-        for groups, least in ((small, sys.maxsize), (large, _LEAST_8BIT))
-        if groups
-    ]
+    name, decay = ("Adam8bit", 0.0) if config.optimizer == "adam8bit" else ("AdamW8bit", config.weight_decay)
+    kind: Any = getattr(bitsandbytes.optim, name)
+
+    class ByGroup(kind):
+        """bitsandbytes' optimizer, its least size for 8 bits taken from the group."""
+
+        def get_config(self, gindex: int, pindex: int, group: dict[str, Any]) -> dict[str, Any]:
+            return {**super().get_config(gindex, pindex, group), "min_8bit_size": group["min_8bit_size"]}
+
+    return ByGroup(groups, lr=config.learning_rate, weight_decay=decay)
 
 
 def _leaves(tree: dict[Any, Any], path: str) -> Iterator[tuple[str, Any]]:

@@ -56,8 +56,8 @@ def _score_table(rows: list[Row], real: str) -> Html:
             ]
         )  # fmt: skip
     note = (
-        f" Against {real} Spanish images of patients LoRA does not see, every row at the same number of images, the "
-        f"planes in equal parts. FID falls as the sets grow: read it against the last row, never across studies. "
+        f" Against {real} Spanish images of patients LoRA does not see, every row at the same number of images, "
+        f"planes mixed alike. FID falls as the sets grow: read it against the last row, never across studies. "
         f"KID’s ± is its standard deviation over random halves. Features: {rows[0]['features']}."
     )
     return grid(f"How close synthetic images are to {real} ones.", columns, body, note=note)
@@ -92,7 +92,11 @@ def _worst(run: RunFiles) -> list[SheetRow]:
         return Cell(words=words, path=path) if path and path.is_file() else Cell(words="file missing")
 
     ratios = [case["ratio"] for case in cases]
-    detail = f"closeness {', '.join(number(r, 2) for r in ratios)}: below 1 is closer than real" if ratios[0] else ""
+    detail = (
+        f"closeness {', '.join(number(r, 2) for r in ratios)}: below 1 is closer than real"
+        if ratios[0] is not None
+        else ""
+    )
     rows = [
         SheetRow(
             title="Synthetic",

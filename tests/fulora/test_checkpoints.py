@@ -105,6 +105,9 @@ def test_stopped_in_the_middle_every_optimizer_goes_on_exactly(
     threads = torch.get_num_threads()
     whole = train(small_base, tmp_path / "whole", None, config)
     step = LoraTraining.step
+    # What another training left there, further on than this one gets, is not in its way.
+    Checkpoints(tmp_path / "kept", identity="another", every_seconds=0).save(state(1000))
+    Checkpoints(tmp_path / "kept", identity="another", every_seconds=0).save(state(2000))
 
     def stops(self) -> None:
         if self.steps_done == 13:

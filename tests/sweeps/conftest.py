@@ -16,7 +16,7 @@ from fulora.evaluate.scores import confusion_matrix
 from fulora.planes import PLANES, TESTED_PLANES
 from fulora.recipes import demo
 from sweeps.paths import RunPaths, write_json
-from sweeps.tables import METRICS, write_table, write_trials
+from sweeps.tables import METRICS, read_rows, write_table, write_trials
 from sweeps.trials import Attempt, plain, short_hash
 
 _RANKS = (8, 32, 128)
@@ -38,6 +38,7 @@ def _fabricate(root: Path) -> RunPaths:
     _adapters(paths, rng)
     trials = _grid(paths, rng, [r for r in catalog if r["source"] == "african" and r["split"] == "test"])
     _ranks(paths)
+    _quality(paths, catalog[0]["image_id"])
     _embedding(paths, rng)
     _stages(paths, trials)
     return paths
@@ -217,6 +218,31 @@ def _attempts(cells: list[tuple[str, str]]) -> list[Attempt]:
         for i, (trial_id, label) in enumerate(cells)
     ]  # fmt: skip
     return done
+
+
+def _quality(paths: RunPaths, learned: str) -> None:
+    """Scores of two sets and of real images; one image that is an exact copy, turned."""
+    scores = {
+        "fid": 24.4, "kid": 0.0014, "kid_deviation": 0.063, "precision": 55.0, "recall": 65.0, "num_real": 40,
+        "num_generated": 40, "features": "the judge",
+    }  # fmt: skip
+    rows = [
+        {"adapter": "rank-128", "rank": 128, "sampler": "euler", **scores},
+        {"adapter": "base", "sampler": "euler", **scores, "fid": 115.6},
+        {"adapter": "real", **scores, "fid": 11.6},
+    ]
+    write_table(paths.table("fidelity"), "fidelity", rows)
+    audit = {
+        "adapter": "rank-128", "rank": 128, "chosen": True, "share_closer": 1.25, "share_by_chance": 2.6,
+        "num_synthetic": 80, "num_training": 100, "num_heldout": 160, "num_heldout_patients": 77, "features": "x",
+    }  # fmt: skip
+    write_table(paths.table("copies"), "copies", [audit])
+    first = read_rows(paths.synthetic / "metadata.parquet", "metadata")[0]
+    worst = {
+        "image_id": first["image_id"], "nearest_pixels": learned, "distance_pixels": 0.0, "flipped": True,
+        "nearest_features": "spanish/lost", "distance_features": 0.1, "closer_than_real": True, "ratio": 0.0,
+    }  # fmt: skip
+    write_table(paths.table("worst_copies"), "worst_copies", [worst])
 
 
 def _embedding(paths: RunPaths, rng: np.random.Generator) -> None:

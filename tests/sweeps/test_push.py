@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fulora.errors import InputError
 from sweeps.cli import main
 from sweeps.paths import RunPaths, write_json
-from sweeps.push import plan_upload
+from sweeps.push import _sampled_rank, plan_upload
 from sweeps.tables import SCHEMAS, write_table
 from sweeps.trials import Attempt
 
@@ -431,3 +432,13 @@ def test_nothing_loads_the_hub_client_at_start():
     program = "import sweeps.cli, sweeps.push, sys; print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stdout + done.stderr
+
+
+def test_a_rank_chosen_by_a_score_is_the_one_uploaded(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    settings = {"choose_rank": "kid", "sampling": {"rank": 128}}
+    with pytest.raises(InputError, match=r"chosen by kid[\s\S]*sweeps sample"):
+        _sampled_rank(settings, paths)
+    write_json(paths.rank, {"key": "x", "rank": 8, "why": "y"})
+    assert _sampled_rank(settings, paths) == 8
+    assert _sampled_rank({"sampling": {"rank": 128}}, paths) == 128

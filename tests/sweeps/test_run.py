@@ -150,7 +150,11 @@ def test_a_wider_study_runs_the_difference(copied, mini_experiment):
 
 def _spawn(flags, folder):
     command = [sys.executable, "-c", "from sweeps.cli import main; main()", "run", "demo", *flags, "--out", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell starts what it puts in the background deaf to Ctrl-C, and so would be all that is started from there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def _wait_for(process, condition, seconds=150):

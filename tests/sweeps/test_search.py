@@ -79,7 +79,7 @@ def test_a_finished_search_does_nothing_and_a_narrower_one_takes_up_what_lies_in
     assert sorted(file.name for file in searched.attempts.iterdir()) == before
     inputs = {
         key: next(a for a in read_attempts(searched) if a.stage == "search").provenance[f"{key}_hash"]
-        for key in ("data", "heldout", "base", "real", "sampling")
+        for key in ("data", "heldout", "base", "real", "sampling", "features")
     }
     everything = candidates(experiment, SPACE, inputs, searched)
     narrow = candidates(experiment, replace(SPACE, ranks=(2,)), inputs, searched)
