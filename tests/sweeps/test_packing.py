@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fulora.device import Footprint
 from fulora.experiment import Experiment
+from sweeps.catalog import build_catalog
 from sweeps.cluster import Cluster, ClusterOptions, connected
 from sweeps.experiment import run
+from sweeps.lora_sweep import measure_rank, rank_trials
 from sweeps.packing import packed, share_of_gpu
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
 from sweeps.tables import read_rows
-from sweeps.trials import read_attempts
+from sweeps.trials import Trial, read_attempts
+from sweeps.tuning import run_trials
 
 GIB = 2**30
 
@@ -57,22 +62,31 @@ def test_a_share_that_was_given_and_gpus_enough_are_left_alone() -> None:
         assert packed(never, num_trials=4, cluster=cluster) == (cluster, "")
 
 
-def test_ranks_run_together_on_one_logical_gpu_and_the_notes_say_what_they_took(
+def _meet(trial: Trial, paths: RunPaths, report) -> dict:
+    """Wait until all three trials are here: none returns unless all run at once."""
+    (paths.root / f"here-{trial.seed}").touch()
+    end = time.monotonic() + 60
+    while len(list(paths.root.glob("here-*"))) < 3:
+        if time.monotonic() > end:
+            raise TimeoutError("the others did not come")
+        time.sleep(0.05)
+    return {"device": "cpu"}
+
+
+def test_trials_run_together_on_one_logical_gpu_and_it_is_said_what_the_largest_took(
     mini_experiment: Experiment, tmp_path: Path, local_ray
 ) -> None:
-    """The memory is the process's here, for there is no card; the measuring and the packing are the real ones."""
+    """The memory is the process's here, for there is no card; the steps measured and the packing are the real ones."""
     paths = RunPaths(tmp_path / "run")
-    options = ClusterOptions(num_cpus=2, num_gpus=1)
-    assert run(mini_experiment, paths, options=options, progress=Quiet(), until="lora") == []
-    (note,) = [r["note"] for r in read_rows(paths.table("notes"), "notes") if "GiB" in r["note"]]
-    assert note.startswith("3 trials share a GPU: a trial takes ") and "measured on cpu" in note
-    ranks = [a for a in read_attempts(paths) if a.stage == "lora"]
-    assert [a.provenance["gpu_ids"] for a in ranks] == ["0", "0"]
-    spans = []
-    for attempt in ranks:
-        start = datetime.fromisoformat(str(attempt.started_at))
-        spans.append((start, start + timedelta(seconds=attempt.seconds or 0)))
-    assert max(start for start, _ in spans) < min(end for _, end in spans), "they ran at the same time"
+    records, _ = build_catalog(mini_experiment, paths, Quiet())
+    largest = max(rank_trials(mini_experiment, records), key=lambda trial: trial.cost)
+    cluster = replace(local_ray, shares_gpus=True)
+    shared, words = packed(partial(measure_rank, largest, paths, mini_experiment), num_trials=3, cluster=cluster)
+    assert words.startswith("3 trials share a GPU: a trial takes ") and "GiB (measured on cpu" in words
+    assert shared.gpus_per_trial == 0.3333 and shared.num_slots == 3
+    trials = [Trial(stage="lora", label=f"{i}", config={"i": i}, inputs={}, seed=i) for i in range(3)]
+    attempts = run_trials(trials, {"lora": _meet}, paths=paths, cluster=shared, progress=Quiet())
+    assert [(a.status, a.provenance["gpu_ids"]) for a in attempts] == [("SUCCEEDED", "0")] * 3
 
 
 def test_what_cannot_be_measured_gets_a_gpu_each_and_a_note(local_ray) -> None:
@@ -83,3 +97,14 @@ def test_what_cannot_be_measured_gets_a_gpu_each_and_a_note(local_ray) -> None:
 
     same, words = packed(fails, num_trials=3, cluster=cluster)
     assert same == cluster and "too little memory for batch_size 2" in words and "a GPU for each" in words
+
+
+@pytest.mark.slow
+def test_a_run_on_one_logical_gpu_shares_it_and_notes_what_a_rank_took(
+    mini_experiment: Experiment, tmp_path: Path, local_ray
+) -> None:
+    paths = RunPaths(tmp_path / "run")
+    assert run(mini_experiment, paths, options=ClusterOptions(), progress=Quiet(), until="lora") == []
+    (note,) = [r["note"] for r in read_rows(paths.table("notes"), "notes") if "GiB" in r["note"]]
+    assert note.startswith("3 trials share a GPU: a trial takes ")
+    assert [a.provenance["gpu_ids"] for a in read_attempts(paths)] == ["0"] * 3

@@ -266,6 +266,7 @@ def test_a_copy_among_the_synthetic_images_is_found(copied, mini_experiment):
     assert worst == sorted(worst, key=lambda row: row["ratio"])
 
 
+@pytest.mark.slow
 def test_the_rank_can_be_chosen_by_a_score_and_the_notes_say_which_and_why(copied, mini_experiment, local_ray):
     chosen = replace(mini_experiment, choose_rank="kid", sampling=replace(mini_experiment.sampling, rank=128))
     for _ in range(2):  # the second time nothing is sampled

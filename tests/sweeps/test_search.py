@@ -89,6 +89,7 @@ def test_a_finished_search_does_nothing_and_a_narrower_one_takes_up_what_lies_in
     assert candidates(experiment, replace(SPACE, objective="heldout_loss"), inputs, searched) == []
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_is_a_row_and_the_search_goes_on(experiment: Experiment, tmp_path, local_ray) -> None:
     paths = RunPaths(tmp_path / "run")
     space = replace(SPACE, num_trials=1, targets=("nothing_of_this_name",))
