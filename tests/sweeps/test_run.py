@@ -129,6 +129,7 @@ def test_running_again_does_nothing_and_gives_the_same_tables(finished, mini_exp
     assert state() == before
 
 
+@pytest.mark.slow
 def test_a_wider_study_runs_the_difference(copied, mini_experiment):
     before = {a.trial_id for a in read_attempts(copied)}
     lora = replace(mini_experiment.lora, ranks=(2, 3, 4))
@@ -168,10 +169,15 @@ def _wait_for(process, condition, seconds=150):
 def test_a_run_stopped_twice_goes_on_and_gives_the_same_tables(
     tmp_path, mini_flags, mini_experiment, finished, local_ray
 ):
-    """Killed in the middle of sampling, then Ctrl-C in the middle of the grid, then let finish."""
-    folder = tmp_path / "stopped"
+    """From its adapters on: killed in the middle of sampling, Ctrl-C in the middle of the grid, then let finish."""
+    folder = shutil.copytree(finished.root, tmp_path / "stopped")
     paths = RunPaths(folder)
     shards, attempts = paths.parts / "shards", paths.attempts
+    for part in (shards, paths.parts / "predictions", paths.synthetic, paths.root / "samples", paths.tables):
+        shutil.rmtree(part)
+    for trial in (a for a in read_attempts(paths) if a.stage == "grid"):
+        paths.attempt(trial.trial_id, trial.attempt).unlink()
+    paths.predictions.unlink()
 
     def images():
         return {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
