@@ -22,3 +22,9 @@ def raise_if_any(faults: Sequence[str]) -> None:
     """Raise InputError with all faults, or return when there are none."""
     if faults:
         raise InputError(faults)
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """Return an error or a text on one line of at most `limit` characters; an error without words by its type."""
+    words = " ".join(str(text).split()) or type(text).__name__
+    return words if len(words) <= limit else words[: limit - 3] + "..."

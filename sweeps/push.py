@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fulora.diffusion.base_files import RANDOM, TINY
 from fulora.diffusion.formats import DIFFUSERS_FILE, KOHYA_FILE
-from fulora.errors import InputError, fault
-from fulora.planes import BRAIN
+from fulora.errors import InputError, fault, one_line
+from sweeps.model_card import is_path, model_card
 from sweeps.paths import RunPaths, rank_label
 from sweeps.tables import read_rows
 from sweeps.trials import latest_success
@@ -30,17 +28,7 @@ FILES = (DIFFUSERS_FILE, KOHYA_FILE, "loss.parquet", TRIAL)
 """What is uploaded of an adapter's folder. Anything else in it stays: it may not be for others to see."""
 
 _NEEDED = ("base", "rank", "alpha", "num_steps", "batch_size", "learning_rate", "targets", "resolution_px")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write."
-_LAYERS = {
-    "cross_attention": "cross-attention of the U-Net",
-    "all_attention": "self-attention and cross-attention of the U-Net",
-    "transformer": "every linear layer and 1 x 1 convolution of the U-Net's transformer blocks",
-}
-_NOT_STABLE_DIFFUSION = {
-    TINY: "a tiny latent diffusion model bundled with fulora",
-    RANDOM: "Stable Diffusion 1.5's architecture with random weights, which draws nothing of use",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +61,7 @@ class Upload:
         width = max(map(len, sizes))
         lines = [f"would upload to {self.to}{' (private)' if self.private else ''}:"]
         lines += [f"  {name:<{width}}  {size:>13,} bytes" for name, size in sizes.items()]
-        if _is_path(self.base):
+        if is_path(self.base):
             lines.append(f"{TRIAL} names the base by its path on this machine: {self.base}")
         return "\n".join([*lines, "", f"{CARD}:", "", self.card])
 
@@ -96,7 +84,7 @@ def plan_upload(paths: RunPaths, *, to: str, rank: int | None = None, private: b
         rule = f"is not the file the run recorded (sha256 {metrics['adapter_sha256'][:8]})"
         raise InputError(fault("adapter", str(diffusers.path), rule, f"Delete {folder} and train it again."))
     config = trial["config"]
-    card = _card(to, config, metrics, _heldout_loss(folder), files, settings)
+    card = model_card(to, config, metrics, _heldout_loss(folder), files, settings)
     return Upload(to=to, private=private, rank=config["rank"], files=files, card=card, base=config["base"])
 
 
@@ -152,7 +140,7 @@ def _check_name(to: str) -> None:
         validate_repo_id(to)
         wrong = "" if to.count("/") == 1 else "has no owner"
     except HFValidationError as error:
-        wrong = _one_line(error)
+        wrong = one_line(error)
     if wrong:
         rule = f"is not of the form OWNER/NAME ({wrong})"
         raise InputError(fault("to", to, rule, "Give --to your user name or organisation, a slash and a name."))
@@ -252,90 +240,6 @@ def _heldout_loss(folder: Path) -> float | None:
     return next((loss for loss in reversed(measured) if loss is not None), None)
 
 
-def _is_path(base: str) -> bool:
-    """Return whether a base is a file or folder rather than a hub id or one of our own names."""
-    if base in _NOT_STABLE_DIFFUSION:
-        return False
-    return not _HUB_ID.fullmatch(base) or Path(base).expanduser().exists()
-
-
-def _card(
-    to: str,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    heldout_loss: float | None,
-    files: tuple[UploadFile, ...],
-    settings: Mapping[str, Any],
-) -> str:
-    """Return the model card; `settings` are the experiment's."""
-    phantoms = "spanish" in settings and not settings["spanish"]
-    base, side = config["base"], config["resolution_px"]
-    # Where a base lies on somebody's disk is nobody else's business.
-    ran = str(metrics.get("base") or base).replace(base, _public_name(base))
-    head = ["---", "library_name: diffusers", "pipeline_tag: text-to-image"]
-    if base not in _NOT_STABLE_DIFFUSION and not _is_path(base):
-        head += [f"base_model: {base}", "base_model_relation: adapter"]
-    head += ["tags:", "- lora", "- diffusers", "- fetal-ultrasound", "---"]
-    text_rate = config.get("text_encoder_rate")
-    layers = _LAYERS.get(config["targets"], f"modules of the U-Net matching `{config['targets']}`")
-    images = str(metrics.get("num_images") or f"at most {config.get('images_per_plane', '?')} per plane")
-    facts = {
-        "base model": ran,
-        "rank": config["rank"],
-        "alpha": f"{config['alpha']:g}",
-        "steps": f"{config['num_steps']}, of batch size {config['batch_size']}",
-        "learning rate": f"{config['learning_rate']:g}" + (f" (text encoder: {text_rate:g})" if text_rate else ""),
-        "layers": layers + (", and the text encoder's linear layers" if text_rate else ""),
-        "images": f"{images}, {'simulated (phantoms), ' if phantoms else ''}{side} px",
-        "held-out loss": "not measured" if heldout_loss is None else f"{heldout_loss:.4f}",
-    }
-    lines = [
-        *head, "", f"# {to.partition('/')[2]}", "",
-        "A LoRA that draws fetal ultrasound images, trained with fulora after FU-LoRA"
-        " ([arXiv 2407.20072](https://arxiv.org/abs/2407.20072)). For research; not for diagnosis.", "",
-    ]  # fmt: skip
-    if base in _NOT_STABLE_DIFFUSION:
-        lines += [
-            f"> **This is not Stable Diffusion.** The base was `{base}`: {_NOT_STABLE_DIFFUSION[base]}."
-            " The adapter is of no use on Stable Diffusion's own weights.", "",
-        ]  # fmt: skip
-    lines += ["| what | value |", "| --- | --- |", *(f"| {key} | {_cell(value)} |" for key, value in facts.items())]
-    lines += ["", "## Loading it", "", "```python", *_loading(to, config, settings.get("sampling") or {}), "```", ""]
-    if any(f.path.name == KOHYA_FILE for f in files):
-        lines += [f"`{KOHYA_FILE}` is the same adapter for web UIs that read kohya's format.", ""]
-    lines += ["## Files", "", "| file | bytes | sha256 |", "| --- | --- | --- |"]
-    lines += [f"| {f.path.name} | {f.size} | `{f.sha256}` |" for f in files]
-    return "\n".join(lines) + "\n"
-
-
-def _loading(to: str, config: Mapping[str, Any], sampling: Mapping[str, Any]) -> list[str]:
-    """Return the lines of Python that draw an image with the adapter, in the steps and with the guidance of the run."""
-    base, side = config["base"], config["resolution_px"]
-    options = {"num_inference_steps": sampling.get("num_steps"), "guidance_scale": sampling.get("guidance")}
-    options |= {"clip_skip": sampling.get("clip_skip", config.get("clip_skip")), "width": side, "height": side}
-    said = ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)
-    if base in _NOT_STABLE_DIFFUSION:
-        lines = ["from fulora.diffusion.base import load_base, pipeline", "", f'pipe = pipeline(load_base("{base}"))']
-    else:
-        single = base.endswith((".safetensors", ".ckpt"))
-        known = json.dumps(f"PATH/TO/{_public_name(base)}" if _is_path(base) else base)
-        lines = ["from diffusers import StableDiffusionPipeline", ""]
-        lines += [f"pipe = StableDiffusionPipeline.from_{'single_file' if single else 'pretrained'}({known})"]
-    return [
-        *lines,
-        f'pipe.load_lora_weights("{to}", weight_name="{DIFFUSERS_FILE}")',
-        f'image = pipe("{BRAIN.prompt}", {said}).images[0]',
-    ]
-
-
-def _public_name(base: str) -> str:
-    return Path(base).name if _is_path(base) else base
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|")
-
-
 def _explained(error: Exception, to: str, endpoint: str) -> str:
     """Return an error of the hub's client as a fault."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -343,18 +247,18 @@ def _explained(error: Exception, to: str, endpoint: str) -> str:
     causes = list(_causes(error))
     answers = [cause for cause in causes if isinstance(cause, HfHubHTTPError)]
     if answers:
-        status, said = answers[0].response.status_code, _one_line(answers[0].server_message or "")
+        status, said = answers[0].response.status_code, one_line(answers[0].server_message or "")
         if status == 401:
             return fault("hub", endpoint, "does not accept the token: unauthorised (401)", _LOGIN)
         if status == 403:
             return fault("to", to, f"may not be written with this token: forbidden (403). {said}".rstrip(". "), _LOGIN)
         return fault("hub", endpoint, f"refused the upload ({status}) {said}".strip(), _again(endpoint))
     if any(isinstance(cause, (HTTPError, ConnectionError, TimeoutError)) for cause in causes):
-        rule = f"cannot be reached ({_one_line(causes[-1])})"
+        rule = f"cannot be reached ({one_line(causes[-1])})"
         # hf_xet, which is not the client's transport, raises ConnectionError of a store that is not there.
         again = "" if any(isinstance(cause, HTTPError) for cause in causes) else f" {_again(endpoint)}"
         return fault("hub", endpoint, rule, f"Check the network, a proxy and HF_ENDPOINT.{again}")
-    return fault("hub", endpoint, f"did not take the upload ({_one_line(error)})", _again(endpoint))
+    return fault("hub", endpoint, f"did not take the upload ({one_line(error)})", _again(endpoint))
 
 
 def _again(endpoint: str) -> str:
@@ -370,8 +274,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _one_line(error: object, limit: int = 200) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,14 +74,10 @@ class Eye:
         kept = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
         if kept.is_file():
             return Looks(pixels=pixels, features=np.load(kept))
-        features = self.features(pixels)
+        features = self.extractor(pixels)
         with written(kept) as beside, beside.open("wb") as stream:
             np.save(stream, features)
         return Looks(pixels=pixels, features=features)
-
-    def features(self, pixels: np.ndarray) -> np.ndarray:
-        """Return float32 [N, D] of uint8 images [N, R, R, 3]."""
-        return self.extractor(pixels)
 
 
 def judge_identity(paths: RunPaths) -> str:
@@ -110,28 +106,37 @@ def measure_quality(
 
     Where the same images were measured before nothing is done.
     """
-    key, kept = _key(experiment, sets, records, paths), paths.parts / "quality.json"
+    rows = {s.label: read_rows(s.folder(paths) / "metadata.parquet", "metadata") for s in sets}
+    key, kept = _key(experiment, sets, rows, records, paths), paths.parts / "quality.json"
     there = all(paths.table(name).is_file() for name in ("fidelity", "copies"))
     if there and kept.is_file() and (before := json.loads(kept.read_text()))["key"] == key:
         return before["notes"]
-    notes = _measure(experiment, sets, records, paths)
+    notes = _measure(experiment, sets, rows, records, paths)
     write_json(kept, {"key": key, "notes": notes})
     return notes
 
 
-def _key(experiment: Experiment, sets: Sequence[ImageSet], records: Sequence[ImageRecord], paths: RunPaths) -> str:
+def _key(
+    experiment: Experiment,
+    sets: Sequence[ImageSet],
+    rows: Mapping[str, list[dict]],
+    records: Sequence[ImageRecord],
+    paths: RunPaths,
+) -> str:
     """Return a hash of all that the scores depend on."""
-    tables = [read_rows(s.folder(paths) / "metadata.parquet", "metadata") for s in sets]
-    images = [[s.label, s.chosen, [r["sha256"] for r in rows]] for s, rows in zip(sets, tables, strict=True)]
+    images = [[s.label, s.chosen, [r["sha256"] for r in rows[s.label]]] for s in sets]
     weights = str(experiment.embedding.feature_weights)
     return short_hash([images, data_hash(records), judge_identity(paths), weights, experiment.seed])
 
 
 def _measure(
-    experiment: Experiment, sets: Sequence[ImageSet], records: Sequence[ImageRecord], paths: RunPaths
+    experiment: Experiment,
+    sets: Sequence[ImageSet],
+    rows: Mapping[str, list[dict]],
+    records: Sequence[ImageRecord],
+    paths: RunPaths,
 ) -> list[str]:
     eye = Eye(experiment, paths)
-    rows = {s.label: read_rows(s.folder(paths) / "metadata.parquet", "metadata") for s in sets}
     fewest = min(s.config.images_per_plane for s in sets)
     most = max(s.config.images_per_plane * len(s.config.samplers) for s in sets)
     learned, others = real_images(experiment, records, most)
@@ -171,7 +176,7 @@ def _measure(
 def _write_fidelity(
     experiment: Experiment,
     sets: Sequence[ImageSet],
-    rows: dict[str, list[dict]],
+    rows: Mapping[str, list[dict]],
     seen: dict[str, Looks],
     others: Sequence[ImageRecord],
     real: Looks,

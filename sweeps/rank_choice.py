@@ -72,7 +72,10 @@ def _scores(
 ) -> dict[int, float]:
     """Return each rank's score, less is better."""
     if experiment.choose_rank == "recognised":
-        found = {which.rank: recognised(which, experiment, paths)["recognised"] for which in sets}
+        from fulora.evaluate.judge import load_judge
+
+        judge = load_judge(paths.judge)
+        found = {which.rank: recognised(judge, which, experiment, paths)["recognised"] for which in sets}
         return {rank: -share for rank, share in found.items() if rank is not None}
     notes = measure_quality(experiment, sets, records, paths)
     rows = read_rows(paths.table("fidelity"), "fidelity")

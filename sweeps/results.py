@@ -6,7 +6,7 @@ In: a run's files. Out: tables/*.parquet. Everything printed is computed here fr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from sweeps.paths import BASE_LABEL, RunPaths
 from sweeps.synthesis import ImageSet
 from sweeps.tables import METRICS, read_rows, write_table
 from sweeps.trials import Attempt, Trial, latest_success
+
+if TYPE_CHECKING:
+    from fulora.evaluate.judge import Judge
 
 _COLUMNS = [f"p_{plane.name}" for plane in PLANES]
 
@@ -115,7 +118,7 @@ def write_rank_table(
 
     done = latest_success(paths)
     judge = load_judge(paths.judge)
-    verdicts = {s.label: recognised(s, experiment, paths) for s in sets}
+    verdicts = {s.label: recognised(judge, s, experiment, paths) for s in sets}
     about_judge = {
         "judge": judge.name,
         "judge_accuracy": judge.heldout_accuracy,
@@ -142,12 +145,10 @@ def write_rank_table(
     return rows
 
 
-def recognised(which: ImageSet, experiment: Experiment, paths: RunPaths) -> dict[str, Any]:
+def recognised(judge: Judge, which: ImageSet, experiment: Experiment, paths: RunPaths) -> dict[str, Any]:
     """Return the share of a set's images in which the judge sees the plane asked for, in percent, also per sampler."""
     from fulora.classify.training import predict
-    from fulora.evaluate.judge import load_judge
 
-    judge = load_judge(paths.judge)
     folder = which.folder(paths)
     rows = read_rows(folder / "metadata.parquet", "metadata")
     images = decode_square(

@@ -30,6 +30,7 @@ from sweeps.paths import RunPaths
 from sweeps.progress import Progress
 from sweeps.quality import Eye, judge_identity, real_images
 from sweeps.search_space import LoraSearch
+from sweeps.synthesis import open_sampler
 from sweeps.tables import write_table
 from sweeps.trials import Attempt, Trial, data_hash, next_attempt, plain, read_attempts, short_hash
 from sweeps.tuning import Report, Watch, Work, attempt_trial, give_memory_back, run_trials, tune_settings
@@ -270,16 +271,12 @@ def _kid(experiment: Experiment, adapter: Path, others: Sequence[ImageRecord], p
     """Return the KID of images sampled from an adapter, as for comparing ranks; they stay beside it."""
     from PIL import Image
 
-    from fulora.diffusion.sampler import Sampler, plan_samples
+    from fulora.diffusion.sampler import plan_samples
     from fulora.evaluate.fidelity import kid_full
 
     config = replace(experiment.sampling, images_per_plane=experiment.compare_per_plane)
-    sampler = Sampler(
-        base=experiment.base, adapter=adapter, config=config, resolution_px=experiment.lora.resolution_px,
-        precision=experiment.lora.precision, allow_pickle=experiment.allow_pickle,
-    )  # fmt: skip
     rows = list(plan_samples(config, seed=experiment.seed))
-    drawn = sampler.sample(rows)
+    drawn = open_sampler(experiment, adapter, config).sample(rows)
     files = [adapter / "samples" / f"{row.image_id}.png" for row in rows]
     files[0].parent.mkdir(exist_ok=True)
     for file, image in zip(files, drawn, strict=True):

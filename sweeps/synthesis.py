@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fulora.diffusion.sampler import SamplePlan, SampleRow, SamplingConfig
+from fulora.diffusion.sampler import SamplePlan, Sampler, SampleRow, SamplingConfig
 from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
@@ -139,6 +139,18 @@ def image_sets(experiment: Experiment, trials: Sequence[Trial], base_id: str) ->
     return sorted(sets, key=lambda s: not s.chosen)
 
 
+def open_sampler(experiment: Experiment, adapter: Path | None, config: SamplingConfig) -> Sampler:
+    """Return the sampler of an adapter, or of the base alone, as the experiment fine-tuned it."""
+    return Sampler(
+        base=experiment.base,
+        adapter=adapter,
+        config=config,
+        resolution_px=experiment.lora.resolution_px,
+        precision=experiment.lora.precision,
+        allow_pickle=experiment.allow_pickle,
+    )
+
+
 class SampleShards:
     """The actor: one sampler at a time, loaded once, for as long as shards of its adapter come.
 
@@ -174,18 +186,10 @@ class SampleShards:
         write_table(part, "metadata", [self._write(which, row, image, folder) for row, image in zip(rows, images)])
 
     def _sampler_of(self, which: ImageSet) -> Any:
-        from fulora.diffusion.sampler import Sampler
-
         if which.label != self.label:
             self.sampler = None  # free the device before the next adapter is loaded
-            self.sampler = Sampler(
-                base=self.experiment.base,
-                adapter=None if which.rank is None else self.paths.adapter(which.rank),
-                config=which.config,
-                resolution_px=self.experiment.lora.resolution_px,
-                precision=self.experiment.lora.precision,
-                allow_pickle=self.experiment.allow_pickle,
-            )
+            adapter = None if which.rank is None else self.paths.adapter(which.rank)
+            self.sampler = open_sampler(self.experiment, adapter, which.config)
             self.label = which.label
             self.facts = {"base": self.sampler.base.name, "device": str(self.sampler.base.device)}
         return self.sampler

@@ -29,7 +29,7 @@ from fulora.diffusion.base_files import (
     tiny_folder,
     weight_files,
 )
-from fulora.errors import InputError, fault
+from fulora.errors import InputError, fault, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,7 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
                     folder, use_safetensors=None if allow_pickle else True, local_files_only=True, **options
                 )
             except (OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
-                raise InputError(fault("base", spec, f"cannot be loaded ({_one_line(error)})", REMEDY)) from error
+                raise InputError(fault("base", spec, f"cannot be loaded ({one_line(error)})", REMEDY)) from error
             weights = weight_files(folder)
     _check_parts(pipe, spec)
     label = f"{TINY} (bundled" if spec == TINY else f"{spec} (weights"
@@ -181,7 +181,7 @@ def _from_single_file(path: Path, spec: str, options: dict[str, Any]) -> Any:
         pipe = StableDiffusionPipeline.from_single_file(str(path), **options)
         reason = _lacking([getattr(pipe, part) for part in PARTS])
     except Exception as error:  # diffusers raises its own, the hub's and its transport's errors here
-        reason, cause = _lacking(_left_unfilled(error)) or _one_line(error), error
+        reason, cause = _lacking(_left_unfilled(error)) or one_line(error), error
     if reason:
         raise InputError(
             fault("base", spec, f"cannot be loaded as a single file ({reason}). {remark}", REMEDY)
@@ -219,13 +219,8 @@ def _download(spec: str, *, allow_pickle: bool) -> Path:
     try:
         return Path(StableDiffusionPipeline.download(spec, use_safetensors=None if allow_pickle else True))
     except Exception as error:  # the hub's client raises OSError, its own and its transport's errors
-        rule = f"is not a local path and could not be fetched from the Hugging Face hub ({_one_line(error)})"
+        rule = f"is not a local path and could not be fetched from the Hugging Face hub ({one_line(error)})"
         raise InputError(fault("base", spec, rule, REMEDY)) from error
-
-
-def _one_line(error: BaseException, limit: int = 200) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 @contextmanager

@@ -228,9 +228,8 @@ def make_scheduler(sampler: str, base_config: Any, config: SamplingConfig | None
         return EulerDiscreteScheduler.from_config(base_config)
     if sampler == "unipc":
         settings: dict[str, Any] = {"solver_type": config.unipc_solver, "solver_order": config.unipc_order}
-        if (
-            config.unipc_solver == "bh1"
-        ):  # at sigma 0 its B(h) is infinite and images are not finite; web UIs end above 0
+        if config.unipc_solver == "bh1":
+            # At sigma 0 its B(h) is infinite and images are not finite; web UIs end above 0.
             settings["final_sigmas_type"] = "sigma_min"
         return UniPCMultistepScheduler.from_config(base_config, **settings)
     raise InputError(fault("sampler", sampler, "is unknown", f"Choose from {', '.join(get_args(SamplerName))}"))
