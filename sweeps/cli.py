@@ -6,6 +6,7 @@ error. Exit codes: 0 done; 1 some trials failed; 2 input that cannot be used; 13
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +29,14 @@ VERBS = {
     "plan": "print every trial of a study without starting anything",
     "status": "what a run has done and what is missing",
     "report": "make a run's report again from its files",
+    "compare": "put a run beside the paper's tables, with intervals",
     "export": "copy a run's tables, ready for a paper",
     "push": "upload a run's adapter to the Hugging Face hub",
 }
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+"""What a disk answers that takes no more: a person can mend it, and needs no traceback."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +68,17 @@ class LoraLaunch(Launch):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SampleLaunch(Launch):
+    """The same for the verb that can draw images to another place."""
+
+    to: str | None = None
+    """Draw the chosen rank's images straight to this folder or S3 address (s3://BUCKET/FOLDER?region=...), whatever
+    their number, instead of into the run. Repeated, it goes on; with more --sampling.images-per-plane it adds them."""
+    to_form: Literal["parquet", "files"] = "parquet"
+    """There: Parquet files with the PNG bytes inside, or PNG files with a metadata.parquet (an imagefolder)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ForRun:
     """A verb about a run that is there."""
 
@@ -79,6 +96,18 @@ class Export:
     """Folder to write to; results/NAME is the place for what is kept."""
     format: tuple[Literal["parquet", "csv", "markdown", "latex"], ...] = ("parquet", "csv", "markdown")
     """Formats to write."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compare:
+    """Put a run beside the paper's Tables 1 and 2, and say which published figures cannot be."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """The run's folder, such as runs/demo."""
+    metric: tuple[Literal["accuracy", "recall", "precision", "f1", "auc"], ...] = ("accuracy", "f1")
+    """Scores to print; all are written to the run's tables/compare.parquet."""
+    paper_to: Path | None = None
+    """Write the paper's own tables, as printed and with what the check says, to this folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,11 +153,18 @@ def _guarded(
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{program}: {place}{error.strerror}. What was finished is kept; make room, or give the folder its "
+              "rights back, and the same command goes on", file=sys.stderr)  # fmt: skip
+        return 2
 
 
 def parse_launch(words: list[str], verb: str) -> Launch:
     """Return what the words after a verb ask for: the recipe's own values, changed by flags."""
-    launches = LoraLaunch if verb == "lora" else Launch
+    launches = {"lora": LoraLaunch, "sample": SampleLaunch}.get(verb, Launch)
     defaults = {name: launches(experiment=make()) for name, make in RECIPES.items()}
     about = {name: (make.__doc__ or "").strip().splitlines()[0] for name, make in RECIPES.items()}
     kind: Any = tyro.extras.subcommand_type_from_defaults(defaults, about)
@@ -146,25 +182,45 @@ def parse_launch(words: list[str], verb: str) -> Launch:
 
 def _run(words: list[str], *, verb: str, until: Any) -> int:
     launch = parse_launch(words, verb)
-    from sweeps.experiment import StageFailed, run
+    from sweeps.experiment import run
     from sweeps.paths import RunPaths
     from sweeps.progress import for_this_terminal
+    from sweeps.record import StageFailed
 
     paths = RunPaths(launch.folder)
+    destination = _destination(launch)
     try:
         search = launch.space if launch.search == "optuna" else None
         failed = run(
-            launch.experiment, paths, options=launch.cluster, progress=for_this_terminal(), until=until, search=search
+            launch.experiment,
+            paths,
+            options=launch.cluster,
+            progress=for_this_terminal(),
+            until=until,
+            search=search,
+            destination=destination,
         )
     except StageFailed as error:
         print(f"sweeps: {error}\nThe same command tries again what failed.", file=sys.stderr)
         return 1
+    if destination is not None:
+        print(destination.address)
+        return 0
     from sweeps.terminal import print_outcome
 
     print_outcome(paths, "search" if search else until)
     for attempt in failed:
         print(f"sweeps: {attempt.label} failed: {attempt.error_type}: {attempt.error_message}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _destination(launch: Launch) -> Any:
+    if not isinstance(launch, SampleLaunch) or launch.to is None:
+        return None
+    from sweeps.image_output import Destination
+
+    address = launch.to if "://" in launch.to else str(Path(launch.to).expanduser().resolve())
+    return Destination(address=address, form=launch.to_form)
 
 
 def _plan(words: list[str]) -> int:
@@ -186,6 +242,21 @@ def _report(words: list[str]) -> int:
     from sweeps.report import write_report
 
     print(write_report(_existing(tyro.cli(ForRun, prog="sweeps report", args=words).run)))
+    return 0
+
+
+def _compare(words: list[str]) -> int:
+    wanted = tyro.cli(Compare, prog="sweeps compare", args=words)
+    from fulora.errors import fault
+    from sweeps.compare import compare, write_published
+    from sweeps.terminal import print_comparison
+
+    if wanted.run is None and wanted.paper_to is None:
+        raise InputError(fault("run", None, "is not given", "Name a run's folder, or --paper-to DIR without one."))
+    for file in [] if wanted.paper_to is None else write_published(wanted.paper_to):
+        print(file)
+    if wanted.run is not None:
+        print_comparison(compare(_existing(wanted.run)), wanted.metric)
     return 0
 
 
@@ -229,6 +300,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "status": _status,
     "report": _report,
+    "compare": _compare,
     "export": _export,
     "push": _push,
 }

@@ -15,9 +15,12 @@ from fulora.data.records import ImageRecord
 from fulora.diffusion.base_files import check_base, fingerprint
 from fulora.errors import raise_if_any
 from fulora.experiment import Experiment
-from sweeps import classifier_grid, lora_sweep, results, synthesis
-from sweeps.catalog import build_catalog, read_synthetic
+from sweeps import classifier_grid, lora_sweep, results, scoring, synthesis
+from sweeps.amounts import write_amounts
+from sweeps.catalog import audit_synthetic, build_catalog, read_synthetic
 from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.image_output import Destination, draw_to
+from sweeps.image_sets import ImageSet, image_sets
 from sweeps.ownership import check_owner, locked, remove_leftovers
 from sweeps.packing import packed
 from sweeps.paths import RunPaths, check_writable, write_json
@@ -25,16 +28,12 @@ from sweeps.progress import Progress, shown
 from sweeps.provenance import provenance
 from sweeps.quality import measure_quality
 from sweeps.rank_choice import choose_rank
-from sweeps.record import STAGES, Record, StageName
+from sweeps.record import STAGES, Record, StageFailed, StageName
 from sweeps.search import search_lora
 from sweeps.search_space import LoraSearch
 from sweeps.tables import write_trials
 from sweeps.trials import Attempt, Trial, data_hash, missing, plain, read_attempts
 from sweeps.tuning import Work, run_trials
-
-
-class StageFailed(RuntimeError):
-    """A stage could not give the next one what it needs; what is done stays done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Plan:
 
     judge: Trial
     lora: list[Trial]
-    images: list[synthesis.ImageSet]
+    images: list[ImageSet]
     grid: list[Trial]
 
     @property
@@ -52,18 +51,21 @@ class Plan:
         return [self.judge, *self.lora, *self.grid]
 
     @property
-    def chosen(self) -> synthesis.ImageSet:
+    def chosen(self) -> ImageSet:
         """The images classifiers train on."""
         return next(s for s in self.images if s.chosen)
 
 
-def make_plan(experiment: Experiment, records: Sequence[ImageRecord] | None) -> Plan:
-    """Return the plan; `records` None plans without having read any data (trial ids then lack the data's hash)."""
+def make_plan(experiment: Experiment, records: Sequence[ImageRecord] | None, *, with_grid: bool = True) -> Plan:
+    """Return the plan; `records` None plans without having read any data (trial ids then lack the data's hash).
+
+    Without the grid no synthetic image is listed, so that a set of millions can be planned.
+    """
     lora = lora_sweep.rank_trials(experiment, records)
     base_id = f"{fingerprint(experiment.base)}-{experiment.lora.resolution_px}"
-    images = synthesis.image_sets(experiment, lora, base_id)
+    images = image_sets(experiment, lora, base_id)
     chosen = next(s for s in images if s.chosen)
-    grid = classifier_grid.grid_trials(experiment, records, chosen)
+    grid = classifier_grid.grid_trials(experiment, records, chosen) if with_grid else []
     return Plan(lora_sweep.judge_trial(experiment, records), lora, images, grid)
 
 
@@ -83,10 +85,12 @@ def run(
     progress: Progress,
     until: StageName = "report",
     search: LoraSearch | None = None,
+    destination: Destination | None = None,
 ) -> list[Attempt]:
     """Do what is missing of an experiment, up to a stage, and return the attempts that failed in this call.
 
-    With `search` given, that is done after the sources, and nothing else.
+    With `search` given, that is done after the sources, and nothing else. With `destination` given, the chosen rank's
+    images are drawn there, and none into the run.
 
     Raises InputError before any work for input that cannot be used; StageFailed where a stage has nothing to go on.
     """
@@ -98,7 +102,7 @@ def run(
         with record.stage("sources", "driver") as row:
             records, notes = build_catalog(experiment, paths, progress)
             row["num_done"] = len(records)
-        plan = make_plan(experiment, records)
+        plan = make_plan(experiment, records, with_grid=destination is None)
         _save_plan(experiment, plan, records, paths)
         record.note("sources", notes)
         record.note("lora", lora_sweep.lora_images(experiment, records)[1])
@@ -117,8 +121,11 @@ def run(
                             experiment, plan.images, records, paths=paths, cluster=cluster, progress=progress
                         )
                         record.note("sample", [why])
-                        plan = make_plan(experiment, records)
+                        plan = make_plan(experiment, records, with_grid=destination is None)
                         _save_plan(experiment, plan, records, paths)
+                    if stage == "sample" and destination is not None:
+                        _draw_to(destination, experiment, plan, paths, cluster, progress)
+                        return failed
                     failed += _DO[stage](experiment, plan, records, record, cluster)
         finally:
             write_trials(paths.trials, read_attempts(paths))
@@ -163,14 +170,26 @@ def _do_sample(
     return []
 
 
+def _draw_to(
+    destination: Destination, experiment: Experiment, plan: Plan, paths: RunPaths, cluster: Cluster, progress: Progress
+) -> None:
+    which = plan.chosen
+    adapter = None if which.rank is None else paths.adapter(which.rank)
+    draw_to(destination, which, experiment=experiment, adapter=adapter, cluster=cluster, progress=progress)
+
+
 def _do_grid(
     experiment: Experiment, plan: Plan, records: list[ImageRecord], record: Record, cluster: Cluster
 ) -> list[Attempt]:
     paths = record.paths
-    both = [*records, *read_synthetic(paths)]
+    synthetic, notes = audit_synthetic(experiment, records, paths)
+    record.note("grid", notes)
+    both = [*records, *synthetic]
     classifier_grid.write_pixel_stores(experiment, both, paths)
     for regime in dict.fromkeys((*experiment.grid.regimes, *experiment.grid.table2_regimes)):
         record.note("grid", classifier_grid.training_set(experiment, regime, both).notes)
+    for sizes in classifier_grid.amount_sizes(experiment):
+        record.note("grid", classifier_grid.training_set(experiment, experiment.amounts.regime, both, sizes).notes)
     work: dict[str, Work] = {"grid": partial(classifier_grid.train_cell, experiment=experiment)}
     absent = missing(plan.grid, paths)
     # A trial that succeeded but whose predictions were deleted is run again.
@@ -178,7 +197,8 @@ def _do_grid(
     failed = _run_trials("grid", todo, len(plan.grid) - len(todo), work, record, cluster)
     if not classifier_grid.gather_predictions(plan.grid, paths):
         raise StageFailed(_reasons("no classifier was trained", failed))
-    results.write_score_tables(experiment, plan.grid, paths)
+    scoring.write_score_tables(experiment, plan.grid, paths)
+    write_amounts(experiment, plan.grid, paths)
     return failed
 
 

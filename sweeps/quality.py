@@ -25,9 +25,9 @@ from fulora.evaluate import copies, fidelity
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
+from sweeps.image_sets import ImageSet
 from sweeps.lora_sweep import lora_images
 from sweeps.paths import RunPaths, write_json, written
-from sweeps.synthesis import ImageSet
 from sweeps.tables import AUDITED, read_rows, write_table
 from sweeps.trials import data_hash, short_hash
 

@@ -15,11 +15,11 @@ from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
 from sweeps import synthesis
 from sweeps.cluster import Cluster
+from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths, write_json
 from sweeps.progress import Progress
 from sweeps.quality import judge_identity, measure_quality
 from sweeps.results import recognised
-from sweeps.synthesis import ImageSet
 from sweeps.tables import read_rows
 from sweeps.trials import data_hash, short_hash
 

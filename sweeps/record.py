@@ -21,6 +21,10 @@ STAGES: tuple[StageName, ...] = ("sources", "lora", "sample", "grid", "report")
 """The stages of a run, in order."""
 
 
+class StageFailed(RuntimeError):
+    """A stage could not give the next one what it needs; what is done stays done, and the same command goes on."""
+
+
 @dataclass(slots=True)
 class Record:
     """What ran where and for how long, and what a reader of the tables must know."""

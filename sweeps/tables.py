@@ -17,7 +17,7 @@ from fulora.errors import InputError, fault
 from sweeps.paths import RunPaths, written
 from sweeps.trials import Attempt, plain
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 METRICS = ("accuracy", "recall", "precision", "f1", "auc")
@@ -27,16 +27,19 @@ AUDITED = ("nearest_pixels", "distance_pixels", "nearest_features", "distance_fe
 """Columns of metadata.parquet that the near-copy audit adds, as in `fulora.evaluate.copies.NearestImage`."""
 
 _METRIC_COLUMNS = {name + end: _F for name in METRICS for end in ("", "_low", "_high")}
-_TESTED = {"num_patients": _I, "num_seeds": _I, **_METRIC_COLUMNS, "num_test": _I, "weights": _S, "trial_ids": _S}
+_TESTED = {
+    "num_patients": _I, "num_seeds": _I, **_METRIC_COLUMNS, "auc_published": _F, "auc_hard": _F, "num_test": _I,
+    "weights": _S, "trial_ids": _S,
+}  # fmt: skip
 
 SCHEMAS: dict[str, dict[str, pa.DataType]] = {
     "catalog": {
         "image_id": _S, "path": _S, "source": _S, "plane": _S, "patient_id": _S, "centre": _S, "machine": _S,
-        "split": _S, "width_px": _I, "height_px": _I, "sha256": _S, "pixel_hash": _S,
+        "split": _S, "width_px": _I, "height_px": _I, "sha256": _S, "pixel_hash": _S, "perceptual_hash": _S,
     },
     "audit": {
-        "kind": _S, "image_a": _S, "image_b": _S, "split_a": _S, "split_b": _S, "source_a": _S, "source_b": _S,
-        "patient_a": _S, "patient_b": _S, "same_plane": _B,
+        "kind": _S, "distance": _I, "image_a": _S, "image_b": _S, "set_a": _S, "set_b": _S, "split_a": _S,
+        "split_b": _S, "source_a": _S, "source_b": _S, "patient_a": _S, "patient_b": _S, "same_plane": _B,
     },
     "predictions": {
         "trial_id": _S, "image_id": _S, "patient_id": _S, "centre": _S, "plane": _S,
@@ -77,14 +80,52 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "image_id": _S, "nearest_pixels": _S, "distance_pixels": _F, "flipped": _B, "nearest_features": _S,
         "distance_features": _F, "closer_than_real": _B, "ratio": _F,
     },
+    "amounts": {
+        "kind": _S, "regime": _S, "model": _S, "asked_real": _I, "asked_synthetic": _I, "num_es": _I,
+        "num_synthetic": _I, "num_patients": _I, "num_seeds": _I, **_METRIC_COLUMNS,
+        **{f"{name}_gain{end}": _F for name in ("accuracy", "f1") for end in ("", "_low", "_high")},
+        "num_test": _I, "weights": _S, "trial_ids": _S,
+    },
     "confusion": {
         "trial_id": _S, "regime": _S, "model": _S, "seed_index": _I, "truth": _S, "prediction": _S, "count": _I,
+    },
+    "comparisons": {
+        "regime_a": _S, "model_a": _S, "regime_b": _S, "model_b": _S, "metric": _S, "difference": _F, "low": _F,
+        "high": _F, "p_value": _F, "p_adjusted": _F, "told_from_chance": _B,
+    },
+    "deduplicated": {
+        "regime": _S, "model": _S, "num_test": _I, "num_left_out": _I, "num_trained_on": _I, "num_near_trained_on": _I,
+        "num_repeated": _I, "num_near_repeated": _I, **_METRIC_COLUMNS,
+    },
+    "breakdown": {
+        "regime": _S, "model": _S, "by": _S, "value": _S, "num_images": _I, "num_patients": _I, **_METRIC_COLUMNS,
+    },
+    "calibration": {
+        "regime": _S, "model": _S, "num_test": _I, "num_seeds": _I, "ece": _F, "ece_low": _F, "ece_high": _F,
+        "ece_by_chance": _F, "ece_equal_mass": _F, "brier": _F, "brier_low": _F, "brier_high": _F, "confidence": _F,
+        "accuracy": _F,
+    },
+    "reliability": {
+        "regime": _S, "model": _S, "bin": _I, "low": _F, "high": _F, "count": _I, "confidence": _F, "accuracy": _F,
+    },
+    "published": {
+        "regime": _S, "model": _S, "num_es": _I, "num_af": _I, "num_synthetic": _I, "num_patients": _I,
+        **{name: _F for name in METRICS}, "num_test": _I, "auc_fits": _S, "doubt": _S, "source": _S,
+    },
+    "compare": {
+        "table": _S, "regime": _S, "model": _S, "metric": _S, "ours": _F, "low": _F, "high": _F, "paper": _F,
+        "difference": _F, "inside": _B, "paper_doubt": _S, "comparable": _B, "why_not": _S,
+        "num_es": _I, "num_af": _I, "num_synthetic": _I, "num_test": _I,
+        "paper_num_es": _I, "paper_num_af": _I, "paper_num_synthetic": _I, "paper_num_test": _I,
     },
     "embedding": {"plane": _S, "source": _S, "image_id": _S, "x": _F, "y": _F, "features": _S},
     "stages": {"stage": _S, "seconds": _F, "num_done": _I, "num_reused": _I, "where": _S, "started_at": _S},
     "notes": {"stage": _S, "note": _S},
 }  # fmt: skip
 """Column names and types of every table, in order. trials.parquet grows a column per configuration key and metric."""
+
+# Images with their bytes: what an audit of the whole set adds is not known where a part of it is drawn.
+SCHEMAS["images"] = {k: v for k, v in SCHEMAS["metadata"].items() if k not in AUDITED} | {"image": pa.binary()}
 
 _TRIAL_COLUMNS: dict[str, pa.DataType] = {
     "trial_id": _S, "stage": _S, "label": _S, "attempt": _I, "status": _S, "started_at": _S, "seconds": _F,
@@ -96,15 +137,24 @@ def _metadata(name: str) -> dict[str, str]:
     return {"fulora.table": name, "fulora.schema_version": SCHEMA_VERSION}
 
 
-def write_table(path: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as the table `name`; columns a row lacks are null. KeyError for a column the table does not have."""
-    columns = SCHEMAS[name]
-    rows = list(rows)
+def schema_of(name: str) -> pa.Schema:
+    """Return the table's columns, with its name and version as metadata."""
+    return pa.schema(list(SCHEMAS[name].items()), metadata=_metadata(name))
+
+
+def to_table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return rows as the table `name`; columns a row lacks are null. KeyError for a column the table does not have."""
+    columns, rows = SCHEMAS[name], list(rows)
     for row in rows:
         if unknown := row.keys() - columns.keys():
             raise KeyError(f"table {name} has no column {sorted(unknown)}")
-    schema = pa.schema(list(columns.items()), metadata=_metadata(name))
-    table = pa.table({c: pa.array([row.get(c) for row in rows], type=t) for c, t in columns.items()}, schema=schema)
+    arrays = {c: pa.array([row.get(c) for row in rows], type=t) for c, t in columns.items()}
+    return pa.table(arrays, schema=schema_of(name))
+
+
+def write_table(path: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as the table `name`, whole or not at all; see `to_table`."""
+    table = to_table(name, rows)
     with written(path) as beside:
         pq.write_table(table, beside)
 

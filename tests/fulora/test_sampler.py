@@ -88,6 +88,25 @@ def test_an_image_does_not_depend_on_the_rows_beside_it(small_base: Path, adapte
     assert len({image.tobytes() for image in together}) == 7
 
 
+@pytest.mark.parametrize("name", ["euler", "unipc"])
+def test_another_batch_shape_changes_an_image_by_rounding_alone(small_base: Path, adapter: Path, name: str) -> None:
+    """Sums of another shape run in another order: at most 1 of 255, in few pixels; so the batch size is in the id."""
+    rows = rows_of(name, 6)
+    four, one, three = (make(small_base, adapter, replace(CONFIG, batch_size=n)).sample(rows) for n in (4, 1, 3))
+    for other in (one, three):
+        apart = np.abs(four.astype(int) - other.astype(int))
+        assert apart.max() <= 1 and (apart > 0).mean() < 0.01
+
+
+def test_a_prompt_goes_through_the_text_encoder_once(small_base: Path, adapter: Path) -> None:
+    sampler = make(small_base, adapter)
+    calls: list[int] = []
+    sampler.base.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    sampler.sample(rows_of("euler", 6))
+    sampler.sample(rows_of("unipc", 6))
+    assert len(calls) == 4, "three prompts and the empty one, whatever the number of batches"
+
+
 def test_samplers_mixed_in_one_call_come_back_in_the_order_of_the_rows(small_base: Path, adapter: Path) -> None:
     sampler = make(small_base, adapter)
     euler, unipc = rows_of("euler", 3), rows_of("unipc", 3)

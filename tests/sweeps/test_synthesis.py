@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ray.cluster_utils import Cluster as RayNodes
 
 from fulora.diffusion.sampler import Sampler, SamplingConfig, plan_samples
 from fulora.errors import InputError
 from fulora.experiment import Experiment
 from sweeps import synthesis
 from sweeps.cluster import ClusterOptions, connected
+from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
-from sweeps.synthesis import ImageSet
 
 CONFIG = SamplingConfig(images_per_plane=5, num_steps=2, batch_size=2)
 
@@ -160,3 +161,34 @@ def test_any_number_of_workers_and_a_killed_one_give_the_same_pixels_once(
         file = which.folder(paths) / row["file_name"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == row["sha256"]
         assert np.array_equal(np.asarray(Image.open(file)), image)
+
+
+class _KillsNode(Quiet):
+    """Kills a node of the cluster, all its processes, as soon as something is sampled."""
+
+    def __init__(self, nodes: RayNodes) -> None:
+        self.nodes, self.killed = nodes, 0
+
+    def advance(self, count: int) -> None:
+        if not self.killed:
+            self.killed += 1
+            self.nodes.remove_node(self.nodes.worker_nodes.copy().pop(), allow_graceful=False)
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_loses_no_image_and_none_is_drawn_twice(mini_experiment: Experiment, tmp_path: Path) -> None:
+    which, paths = images(replace(mini_experiment.sampling, images_per_plane=12, num_steps=4)), RunPaths(tmp_path)
+    nodes = RayNodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20})
+    nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    try:
+        with connected(ClusterOptions(address=nodes.address)) as cluster:
+            assert cluster.num_nodes == 2 and cluster.num_slots == 2
+            progress = _KillsNode(nodes)
+            drawn = synthesis.sample_shards(mini_experiment, [which], paths=paths, cluster=cluster, progress=progress)
+            assert progress.killed == 1
+    finally:
+        nodes.shutdown()
+    rows = synthesis.assemble(which, paths)
+    assert len(rows) == len({row["image_id"] for row in rows}) == len(list(which.folder(paths).rglob("*.png"))) == 120
+    assert drawn == 120
+    assert len(synthesis.missing_shards([which], paths)) == 0
