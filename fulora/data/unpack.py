@@ -1,0 +1,205 @@
+"""An archive from elsewhere onto the disk, all of it or nothing.
+
+In: a zip or a tar.xz, and a folder that does not exist. Out: the folder with the archive's files, as plain files with
+this user's own permissions. Every member is looked at before the first is written; one bad member refuses the archive.
+Source: the attacks that PEP 706 names, which the first releases of Python 3.11 do not filter, and zip's own.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal
+
+from fulora.data.download import Progress
+from fulora.data.listing import raise_capped
+from fulora.data.room import check_room, disk_fault, size_words
+from fulora.errors import InputError, fault, one_line
+
+ArchiveKind = Literal["zip", "tar.xz"]
+
+MAX_EXPANSION = 10
+"""How many times its own size an archive may hold: images are compressed already, so theirs hold about once."""
+SMALL_BYTES = 64 << 20
+"""What any archive may hold, however small it is."""
+MAX_MEMBERS = 100_000
+"""Files and folders an archive may hold; the larger of the two sources has about 12 400."""
+
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,  # a compression that zipfile does not know
+    ValueError,  # numbers and names in headers
+    struct.error,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One entry of an archive."""
+
+    name: str
+    """Its path, as the archive has it."""
+    size_bytes: int
+    """Its size when unpacked, as the archive says; no more than that is read."""
+    is_folder: bool
+    """Whether it is a folder; all that is neither a folder nor a plain file has `refused`."""
+    refused: str
+    """Why it may not be unpacked, for what it is: `is a symbolic link`; else empty."""
+    open: Callable[[], IO[bytes] | None]
+    """Opens its bytes."""
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Its path below the folder; `.` for the folder itself."""
+        return PurePosixPath(self.name)
+
+
+def unpack(archive: Path, kind: ArchiveKind, folder: Path, *, what: str, progress: Progress) -> int:
+    """Unpack an archive into a new folder and return how many files it has.
+
+    Raises InputError, with nothing written, for an archive that is damaged, too large, or has a member that is a link,
+    a device, encrypted, there twice, or whose path is absolute or has `..`; and where the disk has or gets no room. The
+    folder may be half full then: the caller removes it.
+    """
+    try:
+        with _opened(archive, kind) as listed:
+            members = check_members(
+                listed, archive, limit_bytes=max(MAX_EXPANSION * archive.stat().st_size, SMALL_BYTES)
+            )
+            total = sum(member.size_bytes for member in members)
+            check_room(folder.parent, total, purpose=f"to unpack {archive}, which stays")
+            return _write_all(members, folder, total, what=what, progress=progress)
+    except InputError:
+        raise
+    except _DAMAGED as error:
+        rule = f"cannot be unpacked ({one_line(error)})"
+        raise InputError(fault("archive", str(archive), rule, "Delete it and run the command again.")) from error
+
+
+def check_members(members: Iterable[Member], archive: Path, *, limit_bytes: int) -> list[Member]:
+    """Return the members. Raises InputError with every member that is refused, or at the one that goes over a limit."""
+    kept: list[Member] = []
+    faults: list[str] = []
+    files: set[PurePosixPath] = set()
+    total = 0
+    for member in members:
+        kept.append(member)
+        total += member.size_bytes
+        if total > limit_bytes or len(kept) > MAX_MEMBERS:
+            rule = f"unpacks to more than {size_words(limit_bytes)} or {MAX_MEMBERS} members, the most that is taken"
+            raise InputError(fault("archive", str(archive), rule, _LOOK))
+        reason = member.refused or _path_fault(member) or ("is there twice" if member.path in files else "")
+        if reason:
+            faults.append(fault(f"{archive} member", member.name, reason, _LOOK))
+        if not member.is_folder:
+            files.add(member.path)
+    for member in kept:
+        if any(parent in files for parent in member.path.parents) or (member.is_folder and member.path in files):
+            faults.append(fault(f"{archive} member", member.name, "needs a folder where a file is", _LOOK))
+    raise_capped(faults)
+    return kept
+
+
+_LOOK = "Nothing was unpacked. Look at the archive; if it is no good, delete it."
+
+
+def _path_fault(member: Member) -> str:
+    name = member.name
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "is an absolute path"
+    if ".." in re.split(r"[/\\]", name):
+        return "leads out of the folder"
+    if "\\" in name or re.search(r"[\x00-\x1f]", name):
+        return "has a backslash or a control character"
+    return "" if member.is_folder or member.path.parts else "has no name"
+
+
+def _write_all(members: Iterable[Member], folder: Path, total: int, *, what: str, progress: Progress) -> int:
+    num_files = done = 0
+    target = folder
+    try:
+        folder.mkdir()
+        for member in members:
+            target = folder.joinpath(*member.path.parts)
+            if member.is_folder:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            done += _write(member, target)
+            num_files += 1
+            progress.moved(what, done, total)
+    except OSError as error:
+        raise disk_fault(target, error, stays="Nothing of it stays; the archive does.") from error
+    return num_files
+
+
+def _write(member: Member, target: Path) -> int:
+    """Write one file, never over another, and return its size."""
+    done = 0
+    source = member.open()
+    assert source is not None  # plain files only, by `refused`
+    with source, open(target, "xb") as file:
+        while block := source.read(1 << 20):
+            done += file.write(block)
+    if done != member.size_bytes:
+        raise EOFError(f"{member.name} has {done} bytes, the archive says {member.size_bytes}")
+    return done
+
+
+@contextmanager
+def _opened(archive: Path, kind: ArchiveKind) -> Iterator[Iterator[Member]]:
+    if kind == "zip":
+        with zipfile.ZipFile(archive) as zipped:
+            yield (_zip_member(zipped, info) for info in zipped.infolist())
+    else:
+        with tarfile.open(archive, "r:xz") as tar:
+            # One by one: a tar that unpacks without end is left at the limit, not read through.
+            yield (_tar_member(tar, info) for info in tar)
+
+
+def _zip_member(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    kind = stat.S_IFMT(info.external_attr >> 16)  # the Unix mode, where the archiver wrote one
+    refused = ""
+    if stat.S_ISLNK(kind):
+        refused = "is a symbolic link"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        refused = "is neither a file nor a folder"
+    elif info.flag_bits & 0x1:
+        refused = "is encrypted"
+    return Member(
+        # orig_filename: `filename` is cut at a null byte, which would hide what comes after.
+        name=info.orig_filename,
+        size_bytes=info.file_size,
+        is_folder=info.is_dir(),
+        refused=refused,
+        open=lambda: zipped.open(info),
+    )
+
+
+def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
+    refused = ""
+    if info.issym() or info.islnk():
+        refused = f"is a {'symbolic' if info.issym() else 'hard'} link"
+    elif not plain and not info.isdir():
+        refused = "is neither a file nor a folder"
+    return Member(
+        name=info.name,
+        size_bytes=info.size if plain else 0,
+        is_folder=info.isdir(),
+        refused=refused,
+        open=lambda: tar.extractfile(info),
+    )
