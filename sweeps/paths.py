@@ -50,6 +50,8 @@ class RunPaths:
     judge = property(lambda self: self.root / "judge")
     cache = property(lambda self: self.root / "cache")
     """Can be deleted at any time; made again when missing."""
+    perceptual = property(lambda self: self.cache / "perceptual.json")
+    """Perceptual hashes of the synthetic images."""
     tune = property(lambda self: self.cache / "ray_tune")
     lock = property(lambda self: self.root / ".lock")
 

@@ -1,36 +1,47 @@
-"""Images that are in a catalog twice.
+"""The leak gate: images that are in a catalog twice, by their pixels or nearly so.
 
-In: records. Out: pairs of images with equal pixels, whatever their files, patients or splits say; the records without
-training images that are elsewhere too.
+In: records. Out: pairs of images with equal pixels, whatever their files, patients or splits say, and pairs that a
+perceptual hash takes for one (`fulora.data.near_duplicates`); the records without training images that are elsewhere.
 Source: measured: the published African set has pixel-identical images under different patient numbers, some of them in
-both its training and its test split.
+both its training and its test split. Of its 295 images that were at hand 16 pairs are equal and none other nearly so.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Literal
 
+from fulora.data.near_duplicates import NEAR_BITS, RULE, least_distances, near_pairs
 from fulora.data.records import ImageRecord
+
+ImageSetName = Literal["train", "test", "lora", "synthetic"]
+"""What an image is used for. `test`: of the published test split; `lora`: of the training split, and LoRA learns from
+it; `train`: the others of the training split."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DuplicatePair:
-    """Two images that are one; `image_a` sorts before `image_b`."""
+    """Two images that are one, or nearly; `image_a` sorts before `image_b`."""
 
-    kind: Literal["pixels"]
-    """How they are equal: `pixels` = the decoded grey pixels are the same."""
+    kind: Literal["pixels", "perceptual"]
+    """How they are equal: `pixels` = the decoded grey pixels are the same; `perceptual` = nearly, by their hashes."""
+    distance: int
+    """Bits of 512 by which the perceptual hashes differ; 0 for equal pixels."""
     image_a: str
     """The first image's id."""
     image_b: str
     """The second image's id."""
+    set_a: ImageSetName
+    """What the first image is used for."""
+    set_b: ImageSetName
+    """What the second image is used for; a pair of test and anything else is a leak."""
     split_a: str
-    """The first image's published split."""
+    """The first image's published split; `train` for a synthetic image."""
     split_b: str
-    """The second image's published split; a pair of train and test is a leak."""
+    """The second image's published split."""
     source_a: str
     """The first image's source."""
     source_b: str
@@ -42,47 +53,110 @@ class DuplicatePair:
     same_plane: bool
     """Whether both carry the same label."""
 
+    @property
+    def leak(self) -> bool:
+        """Whether one image is tested on and the other is there to be trained on."""
+        return (self.set_a == "test") != (self.set_b == "test")
 
-def find_duplicates(records: Iterable[ImageRecord]) -> list[DuplicatePair]:
-    """Return every pair of images with equal pixels, sorted; the order of the records does not matter.
 
-    Three equal images are three pairs.
+def find_duplicates(records: Iterable[ImageRecord], *, lora: Collection[str] = ()) -> list[DuplicatePair]:
+    """Return every pair of images with equal or nearly equal pixels, sorted; the order of the records does not matter.
+
+    `lora` are the ids of the images LoRA learns from. Three equal images are three pairs. A synthetic image is paired
+    with the nearest image of each set only, as a model may draw the same image thousands of times.
     """
-    equal: dict[str, list[ImageRecord]] = defaultdict(list)
-    for record in records:
-        equal[record.pixel_hash].append(record)
-    pairs = [
-        _pair(a, b)
-        for group in equal.values()
-        if len(group) > 1
-        for a, b in combinations(sorted(group, key=lambda record: record.image_id), 2)
-    ]
-    return sorted(pairs, key=lambda pair: (pair.image_a, pair.image_b))
+    # Synthetic images first: each then meets all others as the earlier of a pair.
+    images = sorted(records, key=lambda r: (r.source != "synthetic", r.image_id))
+    sets = [_set_of(image, lora) for image in images]
+    found = {pair: 0 for pair in _equal_pairs(images, sets)}
+    pairs = [_pair(images, sets, places, "pixels", 0) for places in found]
+    hashes = [image.perceptual_hash for image in images]
+    synthetic = [name == "synthetic" for name in sets]
+    for first, second, distance in near_pairs(hashes, nearest_only=synthetic, groups=sets):
+        if (first, second) not in found:
+            pairs.append(_pair(images, sets, (first, second), "perceptual", distance))
+    return sorted(pairs, key=lambda pair: (pair.kind == "perceptual", pair.image_a, pair.image_b))
+
+
+def describe_pairs(pairs: Sequence[DuplicatePair]) -> list[str]:
+    """Return a sentence for each kind of pair there is: how many, and how many of them leak what is tested on."""
+    sentences = []
+    for kind, words in (("pixels", "equal pixels"), ("perceptual", f"nearly equal pixels ({RULE})")):
+        of_kind = [pair for pair in pairs if pair.kind == kind]
+        leaks = [{pair.set_a, pair.set_b} for pair in of_kind if pair.leak]
+        by_set = "".join(
+            f", {what}: {count}"
+            for name, what in (("lora", "one LoRA learns from"), ("synthetic", "a synthetic one"))
+            if (count := sum(name in leak for leak in leaks))
+        )
+        if of_kind:
+            leaked = f"of a test image and one to train on: {len(leaks)}{by_set}"
+            sentences.append(f"pairs of images with {words}: {len(of_kind)}, {leaked}")
+    return sentences
 
 
 def without_duplicates(records: Iterable[ImageRecord]) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Return the records to keep, in their order, and the training images left out.
 
-    Of images with equal pixels a test image stays, and of training images alone the one whose id sorts first. Test
-    images all stay: which of them a score counts is the score's matter.
+    A training image that equals or nearly equals a test image of any source goes, and of training images with equal
+    pixels all but the one whose id sorts first. Training images that are only nearly equal stay, of one patient or of
+    two: frames of a sweep are what such data is made of, and none of them is tested on. Test images all stay: which of
+    them a score counts is the score's matter.
     """
     records = list(records)
-    tested = {record.pixel_hash for record in records if record.split != "train"}
+    tested = [record for record in records if record.split != "train"]
+    equal, train = {record.pixel_hash for record in tested}, [r for r in records if r.split == "train"]
+    nearest = least_distances([r.perceptual_hash for r in train], [r.perceptual_hash for r in tested])
     first: dict[str, str] = {}
-    for record in sorted((r for r in records if r.split == "train"), key=lambda r: r.image_id):
+    for record in sorted(train, key=lambda r: r.image_id):
         first.setdefault(record.pixel_hash, record.image_id)
     dropped = [
-        r for r in records if r.split == "train" and (r.pixel_hash in tested or first[r.pixel_hash] != r.image_id)
+        r
+        for r, distance in zip(train, nearest, strict=True)
+        if r.pixel_hash in equal or distance <= NEAR_BITS or first[r.pixel_hash] != r.image_id
     ]
     gone = {record.image_id for record in dropped}
     return [record for record in records if record.image_id not in gone], dropped
 
 
-def _pair(a: ImageRecord, b: ImageRecord) -> DuplicatePair:
+def _set_of(record: ImageRecord, lora: Collection[str]) -> ImageSetName:
+    if record.source == "synthetic":
+        return "synthetic"
+    if record.split != "train":
+        return "test"
+    return "lora" if record.image_id in lora else "train"
+
+
+def _equal_pairs(images: Sequence[ImageRecord], sets: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield the places of images with equal pixels, the earlier first; a synthetic one meets one of each set."""
+    equal: dict[str, list[int]] = defaultdict(list)
+    for place, image in enumerate(images):
+        equal[image.pixel_hash].append(place)
+    for group in equal.values():
+        drawn = [place for place in group if sets[place] == "synthetic"]
+        real = [place for place in group if sets[place] != "synthetic"]
+        yield from pairwise(drawn)
+        one_of_each = {sets[place]: place for place in reversed(real)}.values()
+        yield from ((place, other) for place in drawn for other in one_of_each)
+        yield from combinations(real, 2)
+
+
+def _pair(
+    images: Sequence[ImageRecord],
+    sets: Sequence[ImageSetName],
+    places: tuple[int, int],
+    kind: Literal["pixels", "perceptual"],
+    distance: int,
+) -> DuplicatePair:
+    first, second = sorted(places, key=lambda place: images[place].image_id)
+    a, b = images[first], images[second]
     return DuplicatePair(
-        kind="pixels",
+        kind=kind,
+        distance=distance,
         image_a=a.image_id,
         image_b=b.image_id,
+        set_a=sets[first],
+        set_b=sets[second],
         split_a=a.split,
         split_b=b.split,
         source_a=a.source,

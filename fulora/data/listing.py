@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from fulora.data.near_duplicates import perceptual_hash
 from fulora.data.pixels import UNREADABLE, decode, grey_of, num_threads, open_verified, pixel_hash, reason
 from fulora.data.records import ImageRecord
 from fulora.errors import InputError, fault, raise_if_any
@@ -260,4 +261,5 @@ def _record(row: Row, listed: Listed, *, folder: Path, source: str) -> ImageReco
         height_px=height,
         sha256=hashlib.sha256(data).hexdigest(),
         pixel_hash=pixel_hash(grey),
+        perceptual_hash=perceptual_hash(grey),
     )

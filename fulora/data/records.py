@@ -44,3 +44,5 @@ class ImageRecord:
     """SHA-256 of the file's bytes, in hex."""
     pixel_hash: str
     """SHA-256 of size and decoded grey pixels, in hex: equal pixels have equal hashes, however the file stores them."""
+    perceptual_hash: str = ""
+    """512 bits in hex of which nearly equal images share most (`fulora.data.near_duplicates`); empty: not compared."""
