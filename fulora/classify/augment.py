@@ -66,7 +66,7 @@ def augment_batch(batch: Tensor, config: AugmentConfig, generator: Generator) ->
     )
     if config.least_crop < 1:
         matrix = matrix @ _crops(len(batch), config.least_crop, batch.shape[-1], generator)
-    matrix = matrix.to(device=batch.device, dtype=batch.dtype)
+    matrix = matrix.to(device=batch.device, dtype=batch.dtype, non_blocking=True)
     grid = functional.affine_grid(matrix, list(batch.shape), align_corners=False)
     # grid_sample pads with 0; shifting by 1 makes that black.
     return functional.grid_sample(batch + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1

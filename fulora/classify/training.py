@@ -1,7 +1,7 @@
 """Training one classifier on decoded images, and predicting with it.
 
-In: images uint8 [N, R, R, 3] and plane indices [N]; they may be memory-mapped. Out: a trained model with its history;
-probabilities [N, 5].
+In: images uint8 [N, R, R, 3], an array or rows of mapped stores, and plane indices [N]. Out: a trained model with its
+history; probabilities [N, 5].
 Source: paper section 3, "Implementation Details" (20 epochs, batch 24, SGD at 1e-3, cross-entropy, pixels in [-1, 1]).
 """
 
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fulora.classify.augment import AugmentConfig, augment_batch
+from fulora.classify.batches import load_batches, split_batches, to_input
 from fulora.classify.models import MODELS, Pretrained, build_model, model_faults
+from fulora.classify.progress import Keeper, Progress, identity_of
 from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import PLANES
@@ -26,7 +28,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from fulora.classify.batches import Pixels
+
 Labelled = tuple[np.ndarray, np.ndarray]
+"""Images in memory and the plane index of each."""
+
+__all__ = ["ClassifierConfig", "Labelled", "TrainedClassifier", "predict", "to_input", "train_classifier"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,33 +112,38 @@ class TrainedClassifier:
     """One row per epoch: epoch, loss, accuracy (percent, training), learning_rate, images_per_second, seconds, and
     validation_accuracy where there is a validation set."""
     seconds: float
-    """Time in training, without building the model."""
+    """Time in training, without building the model; that of earlier processes counted, where it went on from one."""
     peak_memory_bytes: int
     """Peak of the GPU's allocated memory, or of the process's resident memory on a CPU."""
     device: str
     """Where it was trained."""
     epoch: int
     """The epoch whose weights these are."""
+    resumed_from: int = 0
+    """The epoch of the checkpoint it went on from; 0: from the start."""
 
 
 def train_classifier(
     *,
-    pixels: np.ndarray,
+    pixels: Pixels,
     labels: np.ndarray,
     config: ClassifierConfig,
     seed: int,
     device: str = "auto",
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-    validation: Labelled | None = None,
+    validation: tuple[Pixels, np.ndarray] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 10.0,
 ) -> TrainedClassifier:
     """Return a classifier trained on uint8 images [N, R, R, 3] with plane indices [N].
 
     The same arguments give the same weights on a CPU with the same number of threads. `on_epoch` gets each row of the
-    history as it is made. Raises InputError for a faulty configuration or faulty images, FloatingPointError naming the
-    step where the loss is not finite.
+    history as it is made. `checkpoint` is a folder for where the training stands after an epoch, written at most every
+    `checkpoint_seconds` (0: every epoch); the same call in another process goes on from there to the same weights and
+    history, its times aside. The caller removes it, after what it makes of the model is safe. Raises InputError for a
+    faulty configuration or faulty images, FloatingPointError naming the step where the loss is not finite.
     """
     import torch
-    from torch.nn import functional
 
     if config.keep == "best" and validation is None:
         raise InputError(fault("keep", config.keep, "needs validation images", "Give some, or keep the last epoch"))
@@ -147,76 +159,97 @@ def train_classifier(
     model = model.to(place)
     if place.type == "cuda" or MODELS[config.model].channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(model, config)
-    order = np.random.default_rng(derive_seed(seed, "classifier", "order"))
-    draws = torch.Generator().manual_seed(derive_seed(seed, "classifier", "augmentation"))
-    half = config.precision == "bf16" or (
-        config.precision == "auto" and place.type == "cuda" and torch.cuda.is_bf16_supported()
+    progress = Progress(
+        model=model,
+        optimizer=_optimizer(model, config),
+        order=np.random.default_rng(derive_seed(seed, "classifier", "order")),
+        draws=torch.Generator().manual_seed(derive_seed(seed, "classifier", "augmentation")),
     )
+    keeper, resumed_from = None, 0
+    if checkpoint is not None:
+        known = [] if validation is None else [np.asarray(validation[1])]
+        identity = identity_of(asdict(config), seed, weights_name, place.type, pixels.shape, np.asarray(labels), *known)
+        keeper = Keeper(checkpoint, identity=identity, every_seconds=checkpoint_seconds)
+        resumed_from = keeper.resume(progress)
     reset_peak_memory(str(place))
-    targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    history: list[dict[str, float]] = []
-    kept, best = config.epochs, -1.0
-    best_weights: dict[str, torch.Tensor] = {}
-    start = time.perf_counter()
-    for epoch in range(1, config.epochs + 1):
+    while len(progress.history) < config.epochs:
         begin = time.perf_counter()
-        model.train()
-        losses: list[torch.Tensor] = []
-        correct = torch.zeros((), dtype=torch.int64, device=place)
-        batches = split_batches(order.permutation(len(pixels)), config.batch_size)
-        for rows in batches:
-            batch = to_input(pixels[rows], model, place)
-            if config.augment:
-                batch = augment_batch(batch, config.augmentation, draws)
-            target = targets[rows].to(place)
-            with torch.autocast(place.type, torch.bfloat16, enabled=half):
-                logits = model(batch)
-            loss = functional.cross_entropy(logits.float(), target)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
-            correct += (logits.detach().argmax(1) == target).sum()
-        values = torch.stack(losses).double().cpu()
-        if not values.isfinite().all():
-            step = (epoch - 1) * len(batches) + int((~values.isfinite()).nonzero()[0]) + 1
-            raise FloatingPointError(f"the loss of {config.model} is not finite at step {step}; lower learning_rate")
-        weights = torch.tensor([len(rows) for rows in batches], dtype=torch.float64)
-        seconds = time.perf_counter() - begin
-        row = {
-            "epoch": epoch,
-            "loss": float((values * weights).sum() / weights.sum()),
-            "accuracy": 100.0 * float(correct) / len(pixels),
-            "learning_rate": config.learning_rate,
-            "images_per_second": len(pixels) / seconds,
-            "seconds": seconds,
-        }
-        if config.refit_batchnorm and epoch == config.epochs:
+        row = _train_epoch(progress, pixels, np.asarray(labels, dtype=np.int64), config, place)
+        last = row["epoch"] == config.epochs
+        if config.refit_batchnorm and last:
             _refit_batchnorm(model, pixels, config.batch_size, place)
         if validation is not None:
             guesses = predict(model, validation[0], batch_size=config.batch_size, device=str(place)).argmax(1)
             row["validation_accuracy"] = 100.0 * float((guesses == validation[1]).mean())
-            if config.keep == "best" and row["validation_accuracy"] > best:
-                kept, best = epoch, row["validation_accuracy"]
-                best_weights = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
-        history.append(row)
+            if config.keep == "best" and row["validation_accuracy"] > progress.best:
+                progress.kept, progress.best = len(progress.history) + 1, row["validation_accuracy"]
+                progress.best_weights = {name: v.to("cpu", copy=True) for name, v in model.state_dict().items()}
+        progress.history.append(row)
+        progress.seconds += time.perf_counter() - begin
+        if keeper is not None and not last:
+            keeper.save_if_due(progress)
         if on_epoch is not None:
             on_epoch(row)
-    if best_weights:
-        model.load_state_dict(best_weights)
+    if progress.best_weights:
+        model.load_state_dict(progress.best_weights)
     return TrainedClassifier(
         model=model.eval(),
         weights_name=weights_name,
-        history=history,
-        seconds=time.perf_counter() - start,
+        history=progress.history,
+        seconds=progress.seconds,
         peak_memory_bytes=peak_memory_bytes(str(place)),
         device=str(place),
-        epoch=kept,
+        epoch=progress.kept or config.epochs,
+        resumed_from=resumed_from,
     )
 
 
-def predict(model: nn.Module, pixels: np.ndarray, *, batch_size: int = 64, device: str = "auto") -> np.ndarray:
+def _train_epoch(
+    progress: Progress, pixels: Pixels, labels: np.ndarray, config: ClassifierConfig, place: torch.device
+) -> dict[str, float]:
+    """Train on every image once, in place; return the epoch's row. Waits for the device once, at the end."""
+    import torch
+    from torch.nn import functional
+
+    begin, model, optimizer = time.perf_counter(), progress.model.train(), progress.optimizer
+    half = config.precision == "bf16" or (
+        config.precision == "auto" and place.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    losses: list[torch.Tensor] = []
+    correct = torch.zeros((), dtype=torch.int64, device=place)
+    order = progress.order.permutation(len(pixels))
+    batches = split_batches(order, config.batch_size)
+    sizes = [len(rows) for rows in batches]
+    targets = torch.from_numpy(labels[order]).to(place).split(sizes)
+    for batch, target in zip(load_batches(pixels, batches, model, place), targets, strict=True):
+        if config.augment:
+            batch = augment_batch(batch, config.augmentation, progress.draws)
+        with torch.autocast(place.type, torch.bfloat16, enabled=half):
+            logits = model(batch)
+        loss = functional.cross_entropy(logits.float(), target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.detach())
+        correct += (logits.detach().argmax(1) == target).sum()
+    values = torch.stack(losses).double().cpu()
+    epoch = len(progress.history) + 1
+    if not values.isfinite().all():
+        step = (epoch - 1) * len(batches) + int((~values.isfinite()).nonzero()[0]) + 1
+        raise FloatingPointError(f"the loss of {config.model} is not finite at step {step}; lower learning_rate")
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    seconds = time.perf_counter() - begin
+    return {
+        "epoch": epoch,
+        "loss": float((values * weights).sum() / weights.sum()),
+        "accuracy": 100.0 * float(correct) / len(pixels),
+        "learning_rate": config.learning_rate,
+        "images_per_second": len(pixels) / seconds,
+        "seconds": seconds,
+    }
+
+
+def predict(model: nn.Module, pixels: Pixels, *, batch_size: int = 64, device: str = "auto") -> np.ndarray:
     """Return the probabilities float32 [N, 5] of uint8 images [N, R, R, 3]; each row sums to 1.
 
     The model is moved to the device and left in evaluation mode. An image's row does not depend on the others beyond
@@ -224,35 +257,14 @@ def predict(model: nn.Module, pixels: np.ndarray, *, batch_size: int = 64, devic
     """
     import torch
 
+    if not len(pixels):
+        return np.zeros((0, len(PLANES)), dtype=np.float32)
     place = torch.device(resolve_device(device))
     model = model.to(place).eval()
-    rows: list[np.ndarray] = []
+    batches = np.split(np.arange(len(pixels)), range(batch_size, len(pixels), batch_size))
     with torch.inference_mode():
-        for start in range(0, len(pixels), batch_size):
-            logits = model(to_input(pixels[start : start + batch_size], model, place))
-            rows.append(torch.softmax(logits.float(), dim=1).cpu().numpy())
-    return np.concatenate(rows) if rows else np.zeros((0, len(PLANES)), dtype=np.float32)
-
-
-def to_input(images: np.ndarray, model: nn.Module, place: torch.device) -> torch.Tensor:
-    """Return uint8 images [N, R, R, 3] as the float batch [N, 3, R, R] in [-1, 1], in the model's memory layout."""
-    import torch
-
-    # A copy where the array is read-only (memory-mapped, or from a Ray batch): torch asks for writable memory.
-    images = np.require(images, requirements=["C", "W"])
-    batch = torch.from_numpy(images).to(place).permute(0, 3, 1, 2)  # already channels-last in memory
-    first = next((weight for weight in model.parameters() if weight.ndim == 4 and weight.shape[1] > 1), None)
-    last = first is not None and first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
-    batch = batch.to(torch.float32, memory_format=torch.channels_last if last else torch.contiguous_format)
-    return batch.mul_(2 / 255).sub_(1)
-
-
-def split_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return the order cut into batches; a last batch of one joins the one before, for BatchNorm needs two."""
-    cuts = list(range(batch_size, len(order), batch_size))
-    if cuts and len(order) - cuts[-1] == 1:
-        cuts.pop()
-    return np.split(order, cuts)
+        found = [torch.softmax(model(b).float(), dim=1) for b in load_batches(pixels, batches, model, place)]
+        return torch.cat(found).cpu().numpy()
 
 
 def _optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Optimizer:
@@ -263,7 +275,7 @@ def _optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Optimi
     return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum, fused=True)
 
 
-def _refit_batchnorm(model: nn.Module, pixels: np.ndarray, batch_size: int, place: torch.device) -> None:
+def _refit_batchnorm(model: nn.Module, pixels: Pixels, batch_size: int, place: torch.device) -> None:
     """Set every BatchNorm's running mean and variance to their average over the batches of the images, in place."""
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -278,13 +290,13 @@ def _refit_batchnorm(model: nn.Module, pixels: np.ndarray, batch_size: int, plac
     # Batches of mixed planes: the images may come sorted by plane.
     order = np.random.default_rng(0).permutation(len(pixels))
     with torch.no_grad():
-        for rows in split_batches(order, batch_size):
-            model(to_input(pixels[rows], model, place))
+        for batch in load_batches(pixels, split_batches(order, batch_size), model, place):
+            model(batch)
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
 
 
-def _image_faults(pixels: np.ndarray, labels: np.ndarray, resolution_px: int) -> list[str]:
+def _image_faults(pixels: Pixels, labels: np.ndarray, resolution_px: int) -> list[str]:
     shape = (len(pixels), resolution_px, resolution_px, 3)
     if pixels.dtype != np.uint8 or pixels.shape != shape:
         rule = f"must be uint8 [N, {resolution_px}, {resolution_px}, 3]"

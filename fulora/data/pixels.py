@@ -145,7 +145,24 @@ class PixelStore:
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
         """Return uint8 [len, R, R, 3] in the order asked for, a copy. Raises InputError for an id that is not there."""
-        missing = [image_id for image_id in image_ids if image_id not in self._row]
+        return PixelRows([self], image_ids)[:]
+
+
+class PixelRows:
+    """Images of several stores in an order of their own, left where they are mapped until rows are asked for.
+
+    Stands for an array uint8 [N, R, R, 3] that is indexed by row numbers or a slice, which gives a copy of those rows.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, stores: Sequence[PixelStore], image_ids: Sequence[str]) -> None:
+        """Find each id in the stores. Raises InputError for one that is in none, or stores of different resolutions."""
+        sides = {store.resolution_px for store in stores}
+        if len(sides) != 1:
+            raise InputError(fault("stores", sorted(sides), "are not of one resolution", "Write them at the same."))
+        found = {i: (k, row) for k, store in reversed([*enumerate(stores)]) for i, row in store._row.items()}
+        missing = [image_id for image_id in image_ids if image_id not in found]
         if missing:
             raise InputError(
                 fault(
@@ -155,11 +172,24 @@ class PixelStore:
                     "Write the store from the catalog that lists them.",
                 )
             )
-        # Read in the file's order, which a disk likes better, and put back in the order asked for.
-        places = np.array([self._row[image_id] for image_id in image_ids], dtype=np.int64)
-        out = np.empty((len(places), *self.pixels.shape[1:]), dtype=np.uint8)
-        for position in np.argsort(places, kind="stable"):
-            out[position] = self.pixels[places[position]]
+        self._pixels = [store.pixels for store in stores]
+        self._places = np.array([found[image_id] for image_id in image_ids], dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, R, R, 3)."""
+        return (len(self), *self._pixels[0].shape[1:])
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self._places)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Return uint8 [len, R, R, 3], a copy of these rows."""
+        places = self._places[rows]
+        out = np.empty((len(places), *self.shape[1:]), dtype=np.uint8)
+        for position, (store, row) in enumerate(places):
+            out[position] = self._pixels[store][row]
         return out
 
 

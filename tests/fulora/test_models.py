@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from fulora.classify import weights as files
 from fulora.classify.models import MODELS, build_model, new_model
+from fulora.classify.training import ClassifierConfig, predict, train_classifier
 from fulora.errors import InputError
 
 TORCHVISION = {
@@ -85,14 +86,39 @@ def test_torchvision_file_gives_torchvision_features(name: str, tmp_path) -> Non
         torch.testing.assert_close(ours.eval()(image), theirs(image), rtol=1e-3, atol=1e-4)
 
 
-def test_vit_weights_of_224_px_fit_other_sizes(tmp_path) -> None:
+@pytest.fixture
+def vit_weights(tmp_path):
+    """Return a folder with ViT weights of 224 px, whose position embedding grows from the left to the right."""
     big = new_model("ViT b16", resolution_px=224, seed=1)
+    with torch.no_grad():
+        big.pos_embed[:, 1:] = torch.linspace(0, 1, 14).repeat(14)[None, :, None]
     save_file(big.state_dict(), tmp_path / f"{MODELS['ViT b16'].tag}.safetensors")
-    small, label = build_model("ViT b16", weights=tmp_path, resolution_px=64, seed=2)
+    return tmp_path
+
+
+@pytest.mark.parametrize("resolution_px", [64, 512])
+def test_vit_weights_of_224_px_fit_other_sizes(vit_weights, resolution_px: int) -> None:
+    big = new_model("ViT b16", resolution_px=224, seed=1)
+    fitted, label = build_model("ViT b16", weights=vit_weights, resolution_px=resolution_px, seed=2)
     assert label == "vit_base_patch16_224.augreg_in1k (folder)"
-    assert small.pos_embed.shape == (1, 17, 768)
-    assert torch.equal(small.blocks[3].attn.qkv.weight, big.blocks[3].attn.qkv.weight)
-    assert not torch.equal(small.head.weight, big.head.weight)
+    side = resolution_px // 16
+    assert fitted.pos_embed.shape == (1, side**2 + 1, 768)
+    grid = fitted.pos_embed[0, 1:, 0].reshape(side, side)
+    assert torch.allclose(grid, grid[:1].expand(side, side), atol=1e-5), "what did not change from row to row does not"
+    assert (grid.diff(dim=1)[:, 1:-1] > 0).all() and grid[0, 0] < 0.15 and grid[0, -1] > 0.85
+    assert torch.equal(fitted.pos_embed[0, 0], big.pos_embed[0, 0])
+    assert torch.equal(fitted.blocks[3].attn.qkv.weight, big.blocks[3].attn.qkv.weight)
+    assert not torch.equal(fitted.head.weight, big.head.weight)
+
+
+@pytest.mark.slow
+def test_vit_trains_at_512_px_from_weights_of_224_px(vit_weights) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 512, 512, 3), dtype=np.uint8)
+    config = ClassifierConfig(model="ViT b16", epochs=1, resolution_px=512, weights=vit_weights, pretrained="local")
+    trained = train_classifier(pixels=images, labels=np.array([0, 3]), config=config, seed=0, device="cpu")
+    assert trained.weights_name == "vit_base_patch16_224.augreg_in1k (folder)"
+    assert 0.1 < trained.history[0]["loss"] < 5
+    assert predict(trained.model, images, device="cpu").shape == (2, 5)
 
 
 def test_file_of_another_architecture_is_named(tmp_path) -> None:

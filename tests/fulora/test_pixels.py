@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fulora.data import pixels
-from fulora.data.pixels import decode_square, open_store, read_grey, read_rgb, write_store
+from fulora.data.pixels import PixelRows, decode_square, open_store, read_grey, read_rgb, write_store
 from fulora.data.records import ImageRecord
 from fulora.errors import InputError
 
@@ -124,6 +126,58 @@ def test_store_gives_back_rows_in_the_order_asked_for(tmp_path: Path, records: l
     with pytest.raises(InputError, match="spanish/9"):
         store.rows(["spanish/0", "spanish/9"])
     assert store.rows([]).shape == (0, 16, 16, 3)
+
+
+def test_rows_of_two_stores_stay_mapped_until_asked_for(tmp_path: Path, records: list[ImageRecord]) -> None:
+    for name, chosen in (("a", records[:3]), ("b", records[3:])):
+        write_store(tmp_path / name, chosen, 16)
+    stores = [open_store(tmp_path / name) for name in ("a", "b")]
+    asked = [f"spanish/{i}" for i in (4, 0, 3, 1, 0)]
+    rows = PixelRows(stores, asked)
+    expected = decode_square([tmp_path / f"{i}.png" for i in (4, 0, 3, 1, 0)], resolution_px=16, workers=1)
+    assert (rows.shape, rows.dtype, len(rows)) == ((5, 16, 16, 3), np.uint8, 5)
+    np.testing.assert_array_equal(rows[np.array([3, 0, 2, 2])], expected[[3, 0, 2, 2]])
+    np.testing.assert_array_equal(rows[1:4], expected[1:4])
+    assert rows[np.array([], dtype=np.int64)].shape == (0, 16, 16, 3)
+    assert type(rows[:]) is np.ndarray and rows[:].flags.writeable
+    assert PixelRows(stores, []).shape == (0, 16, 16, 3)
+    with pytest.raises(InputError, match=r"spanish/7.*2 are not"):
+        PixelRows(stores, ["spanish/0", "spanish/7", "spanish/8"])
+    write_store(tmp_path / "b", records[3:], 8)
+    with pytest.raises(InputError, match="one resolution"):
+        PixelRows([stores[0], open_store(tmp_path / "b")], ["spanish/0"])
+
+
+def test_mapped_rows_take_no_memory_of_their_own(tmp_path: Path) -> None:
+    """In a process of its own: what is private to it grows by a batch, not by the store (47 MB)."""
+    program = """
+import re, sys, numpy as np
+from pathlib import Path
+from fulora.data.pixels import PixelRows, PixelStore
+if sys.argv[2] == "write":
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 256, 256, 3), dtype=np.uint8)
+    np.save(sys.argv[1], pixels)
+    raise SystemExit
+def private():  # file pages this process alone maps are not its own: they can be dropped, and are shared with others
+    return int(re.search(r"^Anonymous: +(\\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[1]) / 1024
+pixels = np.load(sys.argv[1], mmap_mode="r")
+ids = [str(i) for i in range(len(pixels))]
+rows = PixelRows([PixelStore(pixels, ids)], ids)
+before = private()
+kept = rows if sys.argv[2] == "rows" else rows[:]
+checksum = sum(int(kept[np.arange(i, i + 24)].sum(dtype=np.int64)) for i in range(0, 240, 24))
+print(checksum, private() - before)
+"""
+    found = {}
+    for way in ("write", "rows", "array"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "pixels.npy"), way], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found[way] = done.stdout.split()
+    assert found["rows"][0] == found["array"][0]
+    assert float(found["array"][1]) > 40, "the measure sees a copy where there is one"
+    assert float(found["rows"][1]) < 15
 
 
 def test_store_of_more_than_one_chunk(

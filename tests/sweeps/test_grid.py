@@ -1,0 +1,45 @@
+"""A cell of the grid: images stay in the stores all trials share, and a stopped trial goes on at its epoch."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fulora.classify.training import train_classifier
+from sweeps import classifier_grid
+from sweeps.catalog import build_catalog
+from sweeps.paths import RunPaths
+from sweeps.progress import Quiet
+from sweeps.tables import read_rows
+
+
+def test_a_stopped_cell_goes_on_at_its_epoch_and_leaves_no_checkpoint(mini_experiment, tmp_path):
+    torch.set_num_threads(1)
+    grid = replace(mini_experiment.grid, epochs=3, models=("MobileNet v2",), regimes=("ES",), table2_regimes=())
+    experiment, paths = replace(mini_experiment, grid=grid), RunPaths(tmp_path)
+    records, _ = build_catalog(experiment, paths, Quiet())
+    classifier_grid.write_pixel_stores(experiment, records, paths)
+    trial = next(t for t in classifier_grid.grid_trials(experiment, records, None) if t.config["regime"] == "ES")
+    kept = paths.checkpoints(trial.trial_id)
+    ignore = lambda row: None  # noqa: E731
+
+    whole = classifier_grid.train_cell(trial, paths, ignore, experiment)
+    predictions = read_rows(paths.prediction(trial.trial_id), "predictions")
+    assert whole["resumed_from"] == 0 and not kept.exists()
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    chosen = classifier_grid.training_set(experiment, "ES", records).records
+    config = next(c for regime, _, c in grid.trials() if regime == "ES")
+    pixels = classifier_grid._pixels(paths, config.resolution_px, chosen)
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(
+            pixels=pixels, labels=classifier_grid._labels(chosen), config=config, seed=trial.seed, on_epoch=stop,
+            checkpoint=kept, checkpoint_seconds=0,
+        )  # fmt: skip
+    again = classifier_grid.train_cell(trial, paths, ignore, experiment)
+    assert again["resumed_from"] == 2 and not kept.exists()
+    assert again["train_loss"] == whole["train_loss"]
+    assert read_rows(paths.prediction(trial.trial_id), "predictions") == predictions
