@@ -1,6 +1,6 @@
-"""From predictions to tables: Table 1, Table 2, ranks, confusion matrices, embedding.
+"""Tables of what is not a classifier's score: the ranks, and the embedding (scores: `sweeps.scoring`).
 
-In: a run's files. Out: tables/*.parquet. Everything printed is computed here from what trials left, never in training.
+In: a run's files. Out: tables/*.parquet. Everything printed is computed from what trials left, never in training.
 """
 
 from __future__ import annotations
@@ -12,98 +12,20 @@ import numpy as np
 
 from fulora.data.pixels import decode_square
 from fulora.data.records import ImageRecord
-from fulora.evaluate.intervals import mean_scores
-from fulora.evaluate.scores import confusion_matrix
 from fulora.experiment import Experiment
-from fulora.planes import PLANES, TESTED_PLANES, plane_from_label
+from fulora.planes import TESTED_PLANES, plane_from_label
 from fulora.seeds import derive_seed, numpy_rng
+from sweeps.image_sets import ImageSet
 from sweeps.paths import BASE_LABEL, RunPaths
-from sweeps.synthesis import ImageSet
-from sweeps.tables import METRICS, read_rows, write_table
-from sweeps.trials import Attempt, Trial, latest_success
+from sweeps.tables import read_rows, write_table
+from sweeps.trials import Trial, latest_success
 
 if TYPE_CHECKING:
     from fulora.evaluate.judge import Judge
 
-_COLUMNS = [f"p_{plane.name}" for plane in PLANES]
-
-
-def _cell_of(trial: Trial) -> tuple[str, str]:
-    return trial.config["regime"], trial.config["model"]
-
-
-def write_score_tables(experiment: Experiment, trials: Sequence[Trial], paths: RunPaths) -> None:
-    """Write table1, table2 and confusion from predictions.parquet; a cell whose trials all failed has null scores."""
-    done = latest_success(paths)
-    by_trial: dict[str, list[dict]] = {}
-    for row in read_rows(paths.predictions, "predictions"):
-        by_trial.setdefault(row["trial_id"], []).append(row)
-    cells: dict[tuple[str, str], list[Trial]] = {}
-    for trial in trials:
-        cells.setdefault(_cell_of(trial), []).append(trial)
-    rows = {cell: _table_row(cell, group, done, by_trial, experiment) for cell, group in cells.items()}
-    grid = experiment.grid
-    first = [rows[regime, model] for regime in grid.regimes for model in grid.models]
-    second = [rows[regime, grid.table2_model] for regime in grid.table2_regimes]
-    write_table(paths.table("table1"), "table1", [{k: v for k, v in r.items() if k != "num_af"} for r in first])
-    write_table(paths.table("table2"), "table2", second)
-    write_table(paths.table("confusion"), "confusion", _confusion_rows(trials, by_trial))
-
-
-def _table_row(
-    cell: tuple[str, str],
-    group: Sequence[Trial],
-    done: Mapping[str, Attempt],
-    by_trial: Mapping[str, list[dict]],
-    experiment: Experiment,
-) -> dict[str, Any]:
-    finished = [t for t in group if t.trial_id in done and t.trial_id in by_trial]
-    row: dict[str, Any] = {"regime": cell[0], "model": cell[1], "num_seeds": len(finished)}
-    if not finished:
-        return row
-    facts = done[finished[0].trial_id].metrics
-    row |= {name: facts[name] for name in ("num_es", "num_af", "num_synthetic", "num_patients")}
-    images = by_trial[finished[0].trial_id]
-    scores = mean_scores(
-        np.stack([_probabilities(by_trial[t.trial_id]) for t in finished]),
-        _labels(images),
-        [r["patient_id"] for r in images],
-        seed=derive_seed(experiment.seed, "intervals"),
-    )
-    for name in METRICS:
-        row[name], row[f"{name}_low"], row[f"{name}_high"] = scores[name]
-    weights = sorted({str(done[t.trial_id].metrics["weights"]) for t in finished})
-    return row | {
-        "num_test": len(images), "weights": ", ".join(weights), "trial_ids": ", ".join(t.trial_id for t in finished)
-    }  # fmt: skip
-
-
-def _probabilities(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    return np.array([[row[name] for name in _COLUMNS] for row in rows])
-
 
 def _labels(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return np.array([plane_from_label(row["plane"]).index for row in rows])
-
-
-def _confusion_rows(trials: Sequence[Trial], by_trial: Mapping[str, list[dict]]) -> list[dict[str, Any]]:
-    rows = []
-    for trial in trials:
-        if predicted := by_trial.get(trial.trial_id):
-            matrix = confusion_matrix(_probabilities(predicted), _labels(predicted))
-            regime, model = _cell_of(trial)
-            shared = {
-                "trial_id": trial.trial_id,
-                "regime": regime,
-                "model": model,
-                "seed_index": trial.config["seed_index"],
-            }
-            rows += [
-                {**shared, "truth": t.name, "prediction": p.name, "count": int(matrix[t.index, p.index])}
-                for t in PLANES
-                for p in PLANES
-            ]
-    return rows
 
 
 def write_rank_table(

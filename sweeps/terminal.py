@@ -6,7 +6,10 @@ In: a run's files, or a plan. Out: text.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +19,11 @@ from fulora.experiment import Experiment
 from sweeps.paths import RunPaths
 from sweeps.tables import METRICS, read_rows
 from sweeps.trials import latest_success, read_attempts
+
+if TYPE_CHECKING:
+    from sweeps.compare import Comparison
+
+_METRIC_WORDS = {"f1": "F1", "auc": "AUC"}
 
 
 def _console() -> Console:
@@ -167,3 +175,81 @@ def print_status(paths: RunPaths) -> None:
             console.print(f"{last.label}: {last.error_type}: {last.error_message}", soft_wrap=True)
     if paths.report.is_file():
         console.print(f"report: {paths.report}", soft_wrap=True)
+
+
+def print_comparison(found: Comparison, metrics: Sequence[str]) -> None:
+    """Print a run beside the paper: a table per published table and metric, the training images, the doubts."""
+    console = _console()
+    _print_reasons(found, console)
+    for table in ("table1", "table2"):
+        for metric in metrics:
+            rows = [r for r in found.rows if (r["table"], r["metric"]) == (table, metric)]
+            if rows:
+                _print_beside(f"Table {table[-1]}, {_METRIC_WORDS.get(metric, metric)}", rows, console)
+    _print_training_images(found, console)
+    shown = [r for r in found.rows if r["metric"] in metrics and r["paper_doubt"]]
+    for row in shown:
+        where = f"Table {row['table'][-1]}, {row['regime']}, {row['model']}"
+        console.print(f"† {where}: {row['paper_doubt']}")
+    hidden = [r for r in found.rows if r["metric"] not in metrics and r["paper_doubt"]]
+    for metric, num in Counter(r["metric"] for r in hidden).items():
+        what = _METRIC_WORDS.get(metric, metric)
+        console.print(f"{num} published figures of {what} are doubtful: --metric {metric} says why", style="dim")
+    if "auc" in metrics:
+        words = "AUC here: hard labels, by the paper's formula. The AUC from scores is not bounded and not compared."
+        console.print(words, style="dim")
+
+
+def _print_reasons(found: Comparison, console: Console) -> None:
+    """Say first, and loudly, what forbids a comparison."""
+    if found.num_absent:
+        console.print(f"{found.num_absent} of the paper's rows are not in this run")
+    if not found.reasons:
+        return
+    alike = len({(r["table"], r["regime"], r["model"]) for r in found.rows if r["comparable"]})
+    which = "ALL ROWS" if not alike else f"{found.num_rows - alike} OF {found.num_rows} ROWS"
+    console.print(f"{which} NOT COMPARABLE: the differences say nothing about the paper", style="bold red")
+    for reason, num in found.reasons.items():
+        console.print(f"  - {reason} ({'all' if num == found.num_rows else f'{num} of {found.num_rows}'} rows)")
+    console.print()
+
+
+def _print_beside(title: str, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    console.print(f"{title} (%)", style="bold")
+    table = _grid(["data", "model", "here", "95 %", "paper ", "differ", "paper is", "comparable"], 2)
+    verdicts = []
+    for row in rows:
+        low, high, difference = row["low"], row["high"], row["difference"]
+        bounded = row["inside"] is not None
+        verdicts.append("without one" if not bounded else "inside" if row["inside"] else _side(row))
+        table.add_row(
+            row["regime"], row["model"], "-" if row["ours"] is None else f"{row['ours']:.2f}",
+            f"{low:.1f}-{high:.1f}" if bounded else "-", f"{row['paper']:.2f}{'†' if row['paper_doubt'] else ' '}",
+            "-" if difference is None else f"{difference:+.2f}", verdicts[-1] if bounded else "-",
+            "yes" if row["comparable"] else "no",
+        )  # fmt: skip
+    console.print(table)
+    counts = Counter(verdicts)
+    told = ", ".join(f"{counts[v]} {v}" for v in ("inside", "below", "above", "without one") if counts[v])
+    console.print(f"differ: here - paper; the paper's figures against our intervals: {told}\n", style="dim")
+
+
+def _side(row: Mapping[str, Any]) -> str:
+    return "above" if row["paper"] > row["high"] else "below"
+
+
+def _print_training_images(found: Comparison, console: Console) -> None:
+    names = (("num_es", "ES"), ("num_af", "AF"), ("num_synthetic", "syn"))
+    lines: dict[tuple[str, ...], None] = {}
+    for row in found.rows:
+        sides = []
+        for prefix in ("", "paper_"):
+            sides.append(" + ".join(f"{row[prefix + name]} {what}" for name, what in names if row[prefix + name]))
+            sides.append(str(row[f"{prefix}num_test"]))
+        lines[f"Table {row['table'][-1]}", row["regime"], *sides] = None
+    console.print("Images trained and tested on", style="bold")
+    table = _grid(["", "data", "here", "test", "paper", "test"], 6)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+    console.print()

@@ -1,6 +1,7 @@
 """95 % intervals of the scores, by resampling patients.
 
-In: probabilities [N, 5], plane indices [N], a patient per image. Out: (low, high) per metric, in percent.
+In: probabilities [S, N, 5], plane indices [N], a patient per image. Out: each score, and its value on every resample,
+from which intervals (here) and differences of any two cells (`fulora.evaluate.comparison`) are read: drawn once.
 Images of one patient are alike, so whole patients are drawn with replacement, never single images.
 Source: Field and Welsh, "Bootstrapping clustered data", J. R. Statist. Soc. B 69 (2007) 369 (cluster bootstrap);
 percentile intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
@@ -8,145 +9,133 @@ percentile intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from fulora.errors import InputError, fault
 from fulora.evaluate.scores import METRICS, TESTED, present_planes, score, scores_from_confusion
 from fulora.planes import PLANES
 from fulora.seeds import numpy_rng
 
+NUM_RESAMPLES = 2000
+"""Resamples that every interval and comparison of a run is read from."""
 
-def patient_intervals(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    patient_ids: Sequence[str] | np.ndarray,
-    *,
-    num_resamples: int = 2000,
-    seed: int,
-    coverage: float = 0.95,
-) -> dict[str, tuple[float, float]]:
-    """Return the percentile interval (low, high) in percent of each of METRICS, from resamples of patients.
 
-    `probabilities` is [N, 5], or [S, N, 5] for S trainings of one cell, whose scores are averaged within each resample.
-    With one patient nothing is known of the spread: (nan, nan). The same seed gives the same interval.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resamples:
+    """B resamples of the P patients of N images. Of one patient there are none: nothing is known of the spread."""
+
+    patient: np.ndarray
+    """Row of each image's patient, int64 [N]."""
+    times: np.ndarray
+    """How often each patient was drawn, float64 [B, P]; a row sums to P."""
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Return the sums over each resample's images, float64 [B, K], of values per image [N, K]."""
+        by_patient = np.zeros((self.times.shape[1], values.shape[1]))
+        np.add.at(by_patient, self.patient, values)
+        return self.times @ by_patient
+
+
+def draw_resamples(
+    patient_ids: Sequence[str] | np.ndarray, *, seed: int, num_resamples: int = NUM_RESAMPLES
+) -> Resamples:
+    """Return resamples of the patients; the same patients and seed give the same, so cells compare one by one.
+
+    Raises InputError where there is no image.
+    """
+    if len(patient_ids) == 0:
+        raise InputError(fault("patient_ids", 0, "images cannot be resampled", "Give at least one test image."))
+    patients, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
+    num_patients = len(patients)
+    if num_patients < 2:
+        num_resamples = 0
+    draws = numpy_rng(seed, "intervals").integers(num_patients, size=(num_resamples, num_patients))
+    flat = (draws + num_patients * np.arange(num_resamples)[:, None]).ravel()
+    times = np.bincount(flat, minlength=num_resamples * num_patients).reshape(num_resamples, num_patients)
+    return Resamples(patient=patient, times=times.astype(np.float64))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """The scores of one cell, in percent, means over its trainings."""
+
+    values: Mapping[str, float]
+    """Each score on the test images."""
+    resampled: Mapping[str, np.ndarray]
+    """Each score on every resample, float64 [B]; averaged over trainings within the resample."""
+    num_patients: int
+    """Patients that were resampled."""
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """Return a score's 95 % interval (low, high); (nan, nan) where nothing is known of the spread."""
+        return percentile_interval(self.resampled[name])
+
+
+def measure(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples) -> Measured:
+    """Return each of METRICS of the trainings of one cell: probabilities [S, N, 5] (or [N, 5]), plane indices [N].
+
+    Averages run over the planes of the full set, a plane that a resample lacks counting 0 in recall, precision and F1
+    as in `scores_from_confusion`, and left out of its AUC. Covers the choice of test patients, not that of training
+    seeds beyond those given. Raises InputError where the numbers of images differ.
     """
     trainings = np.asarray(probabilities, dtype=np.float64)
     trainings = trainings[None] if trainings.ndim == 2 else trainings
-    resampled = [resampled_scores(p, labels, patient_ids, num_resamples=num_resamples, seed=seed) for p in trainings]
-    tail = 100 * (1 - coverage) / 2
-    intervals: dict[str, tuple[float, float]] = {}
-    for name in METRICS:
-        values = np.mean([scores[name] for scores in resampled], axis=0)
-        finite = values[np.isfinite(values)]
-        low, high = np.percentile(finite, [tail, 100 - tail]) if len(finite) else (np.nan, np.nan)
-        intervals[name] = (float(low), float(high))
-    return intervals
-
-
-def mean_scores(
-    probabilities: np.ndarray, labels: np.ndarray, patient_ids: Sequence[str] | np.ndarray, *, seed: int
-) -> dict[str, tuple[float, float, float]]:
-    """Return (value, low, high) in percent of each of METRICS, averaged over trainings; probabilities [S, N, 5]."""
-    values = [score(p, labels) for p in probabilities]
-    intervals = patient_intervals(probabilities, labels, patient_ids, seed=seed)
-    return {name: (float(np.mean([v[name] for v in values])), *intervals[name]) for name in METRICS}
-
-
-def paired_change(
-    cells: Sequence[tuple[np.ndarray, np.ndarray]],
-    labels: np.ndarray,
-    patient_ids: Sequence[str] | np.ndarray,
-    *,
-    seed: int,
-    coverage: float = 0.95,
-) -> dict[str, tuple[float, float, float]]:
-    """Return (change, low, high) in points of each of METRICS from one way of training to another, averaged over cells.
-
-    A cell is (before [S, N, 5], after [S', N, 5]), such as one model on two regimes, its trainings first. Both sides
-    are scored on the same resamples of the same patients, so what makes a patient hard for both cancels; two separate
-    intervals cannot say this. Covers the choice of test patients, not of training seeds beyond those given.
-    """
-    values: dict[str, list[float]] = {name: [] for name in METRICS}
-    spreads: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
-    for sides in cells:
-        points = [[score(p, labels) for p in side] for side in sides]
-        resampled = [[resampled_scores(p, labels, patient_ids, seed=seed) for p in side] for side in sides]
-        for name in METRICS:
-            before, after = (float(np.mean([p[name] for p in side])) for side in points)
-            values[name].append(after - before)
-            low_high = [np.mean([r[name] for r in side], axis=0) for side in resampled]
-            spreads[name].append(low_high[1] - low_high[0])
-    tail = 100 * (1 - coverage) / 2
-    found: dict[str, tuple[float, float, float]] = {}
-    for name in METRICS:
-        low, high = np.nanpercentile(np.mean(spreads[name], axis=0), [tail, 100 - tail])
-        found[name] = (float(np.mean(values[name])), float(low), float(high))
-    return found
-
-
-def resampled_scores(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    patient_ids: Sequence[str] | np.ndarray,
-    *,
-    num_resamples: int = 2000,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Return each of METRICS in percent for every resample of patients, float64 [num_resamples]; nan for one patient.
-
-    A resample weights each patient by how often it was drawn; averages run over the planes of the full set, a plane
-    that a resample lacks counting 0 in recall, precision and F1 as in `scores_from_confusion`, and left out of its AUC.
-    The same seed and patients give the same resamples, so that two classifiers can be compared resample by resample.
-    """
     labels = np.asarray(labels, dtype=np.int64)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if not len(labels) == len(probabilities) == len(patient_ids) or len(labels) == 0:
-        counts = f"{len(probabilities)} probabilities, {len(labels)} labels, {len(patient_ids)} patients"
-        raise ValueError(f"{counts} cannot be resampled: give equally many, at least one")
-    patients, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
-    num_patients, num = len(patients), len(PLANES)
-    if num_patients < 2:
-        return dict.fromkeys(METRICS, np.full(num_resamples, np.nan))
-    rng = numpy_rng(seed, "intervals")
-    draws = rng.integers(num_patients, size=(num_resamples, num_patients))
-    flat = (draws + num_patients * np.arange(num_resamples)[:, None]).ravel()
-    times: np.ndarray = np.bincount(flat, minlength=num_resamples * num_patients).reshape(num_resamples, num_patients)
-
-    cells = patient * num * num + labels * num + probabilities.argmax(axis=1)
-    table = np.bincount(cells, minlength=num_patients * num * num).reshape(num_patients, num * num)
-    matrices = (times.astype(np.float64) @ table).reshape(num_resamples, num, num)
-    values = scores_from_confusion(matrices, planes=present_planes(matrices))
-    values["auc"] = _weighted_auc(probabilities, labels, times[:, patient].astype(np.float64))
-    return values
+    if not len(labels) == trainings.shape[1] == len(resamples.patient) or not len(trainings):
+        counts = (len(trainings), trainings.shape[1], len(labels), len(resamples.patient))
+        rule = "trainings, probabilities, labels, patients: must be at least one training, and equally many of the rest"
+        raise InputError(fault("images", counts, rule, "Give all three of the same images."))
+    values = [score(p, labels) for p in trainings]
+    resampled = [_resampled(p, labels, resamples) for p in trainings]
+    return Measured(
+        values={name: float(np.mean([v[name] for v in values])) for name in METRICS},
+        resampled={name: np.mean([r[name] for r in resampled], axis=0) for name in METRICS},
+        num_patients=resamples.times.shape[1],
+    )
 
 
-def _weighted_auc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return `auc_from_scores` in percent of each resample [B], whose images count `weights` [B, N] times.
+def percentile_interval(values: np.ndarray, coverage: float = 0.95) -> tuple[float, float]:
+    """Return the percentiles (low, high) that hold the share `coverage` of values; (nan, nan) where there are none."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    tail = 100 * (1 - coverage) / 2
+    low, high = np.percentile(finite, [tail, 100 - tail])
+    return float(low), float(high)
 
-    Per plane: the images in order of their score; an image of the plane wins over the weight of the others before it,
-    and over half of the weight of those with an equal score.
+
+def _resampled(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
+    """Return each of METRICS in percent for every resample, float64 [B], of one training [N, 5]."""
+    num = len(PLANES)
+    cells = np.zeros((len(labels), num * num))
+    cells[np.arange(len(labels)), labels * num + probabilities.argmax(axis=1)] = 1
+    matrices = resamples.sums(cells).reshape(-1, num, num)
+    values = scores_from_confusion(matrices, planes=present_planes(cells.sum(0).reshape(num, num)))
+    return values | {"auc": _resampled_auc(probabilities, labels, resamples)}
+
+
+def _resampled_auc(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples) -> np.ndarray:
+    """Return `auc_from_scores` in percent of each resample, float64 [B].
+
+    Per plane: the pairs (image of the plane, other image) that are in the right order, half for equal scores, summed
+    once per pair of patients; a resample then weights each pair of patients by both counts.
     """
-    total = np.zeros(len(weights))
-    used = np.zeros(len(weights))
+    times, patient = resamples.times, resamples.patient
+    num_patients = times.shape[1]
+    total, used = np.zeros(len(times)), np.zeros(len(times))
     for plane in TESTED:
         inside = labels == plane
         if not inside.any() or inside.all():
             continue
-        ranked = np.sort(np.unique(probabilities[:, plane]))
-        place = np.searchsorted(ranked, probabilities[:, plane])
-        outside_at = weights[:, ~inside] @ _indicator(place[~inside], len(ranked))
-        inside_at = weights[:, inside] @ _indicator(place[inside], len(ranked))
-        before = np.cumsum(outside_at, axis=1) - outside_at / 2
-        pairs = inside_at.sum(1) * outside_at.sum(1)
-        area = np.divide((inside_at * before).sum(1), pairs, out=np.zeros(len(weights)), where=pairs > 0)
-        total += area
+        scores = probabilities[:, plane]
+        won = (np.sign(scores[inside, None] - scores[None, ~inside]) + 1) / 2
+        pair = patient[inside, None] * num_patients + patient[None, ~inside]
+        wins = np.bincount(pair.ravel(), won.ravel(), num_patients**2).reshape(num_patients, num_patients)
+        counts = [times @ np.bincount(patient[side], minlength=num_patients) for side in (inside, ~inside)]
+        pairs = counts[0] * counts[1]
+        total += np.divide(((times @ wins) * times).sum(1), pairs, out=np.zeros(len(times)), where=pairs > 0)
         used += pairs > 0
-    return 100 * np.divide(total, used, out=np.full(len(weights), np.nan), where=used > 0)
-
-
-def _indicator(place: np.ndarray, num_places: int) -> np.ndarray:
-    """Return the matrix [len(place), num_places] with a 1 at each place."""
-    matrix = np.zeros((len(place), num_places))
-    matrix[np.arange(len(place)), place] = 1
-    return matrix
+    return 100 * np.divide(total, used, out=np.full(len(times), np.nan), where=used > 0)

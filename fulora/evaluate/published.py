@@ -1,12 +1,14 @@
 """The paper's Tables 1 and 2, exactly as printed.
 
-Out: one dict per row, in the printed order; scores in percent. `auc_doubt` marks an AUC that fits neither formula known
-(REFERENCE: the ES ResNet18 row would need a specificity above 100 %, the HB rows fit neither hard labels nor scores):
-recorded as published, never a target.
+Out: one dict per row, in the printed order; scores in percent. `auc_doubt` marks an AUC that `plausibility.check_row`
+speaks against: Table 1's ES ResNet18, which from hard labels implies a specificity above 100 % (the paper's own formula
+can give it), and its five HB rows, which no formula known gives. Recorded as published, never a target.
 Source: arXiv 2407.20072, Tables 1 and 2.
 """
 
 from __future__ import annotations
+
+from fulora.evaluate.plausibility import check_row
 
 _COLUMNS = ("regime", "model", "num_es", "num_af", "num_synthetic", "num_patients")
 _SCORES = ("accuracy", "recall", "precision", "f1", "auc")
@@ -44,15 +46,12 @@ HB     | ViT b16         | 6148 | 0   | 5000 | 612 | 78.54 | 78.14 | 97.44 | 85.
 
 def published_table1() -> list[dict[str, str | int | float | bool]]:
     """Return the 20 rows of Table 1: regime, model, counts, five scores in percent, and auc_doubt."""
-    rows = _rows(_TABLE1)
-    for row in rows:
-        row["auc_doubt"] = row["regime"] == "HB" or (row["regime"] == "ES" and row["model"] == "ResNet18")
-    return rows
+    return _rows(_TABLE1)
 
 
 def published_table2() -> list[dict[str, str | int | float | bool]]:
     """Return the 4 rows of Table 2, with the columns of Table 1; its AUC is `scores.auc_published`'s."""
-    return [row | {"auc_doubt": False} for row in _rows(_TABLE2)]
+    return _rows(_TABLE2)
 
 
 def _rows(table: str) -> list[dict[str, str | int | float | bool]]:
@@ -62,5 +61,6 @@ def _rows(table: str) -> list[dict[str, str | int | float | bool]]:
         row: dict[str, str | int | float | bool] = {"regime": cells[0], "model": cells[1]}
         row |= {name: int(cell) for name, cell in zip(_COLUMNS[2:], cells[2:6], strict=True)}
         row |= {name: float(cell) for name, cell in zip(_SCORES, cells[6:], strict=True)}
+        row["auc_doubt"] = check_row(row).doubt("auc") is not None
         rows.append(row)
     return rows

@@ -1,6 +1,6 @@
 """How much a regime changes the scores, models taken together, with an interval.
 
-In: table1 rows and predictions. Out: `Change`. The comparison itself is `fulora.evaluate.intervals.paired_change`.
+In: table1 rows and predictions. Out: `Change`. The comparison itself is `fulora.evaluate.comparison.mean_change`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fulora.evaluate.intervals import paired_change
+from fulora.evaluate.comparison import mean_change
+from fulora.evaluate.intervals import draw_resamples, measure
 from fulora.evaluate.published import published_table1
 from fulora.planes import PLANES, plane_from_label
+from fulora.seeds import derive_seed
 
 _METRICS = ("accuracy", "f1")
 _COLUMNS = [f"p_{plane.name}" for plane in PLANES]
@@ -47,15 +49,19 @@ def change(
     models = [m for m in models if all(t in by_trial for r in (regime, reference) for t in trials[r, m])]
     if not models:
         return None
-    cells = [tuple(_trainings(by_trial, trials[r, m]) for r in (reference, regime)) for m in models]
     rows = by_trial[trials[regime, models[0]][0]]
     patients = [row["patient_id"] for row in rows]
     labels = np.array([plane_from_label(row["plane"]).index for row in rows])
+    # The tables' resamples: what is said here of one model is what they say of it.
+    resamples = draw_resamples(patients, seed=derive_seed(seed, "intervals"))
+    before, after = (
+        [measure(_trainings(by_trial, trials[r, m]), labels, resamples) for m in models] for r in (reference, regime)
+    )
     return Change(
         regime=regime,
         reference=reference,
         models=tuple(models),
-        values=paired_change(cells, labels, patients, seed=seed),  # type: ignore[arg-type]
+        values=mean_change(list(zip(before, after))),
         published=_published(regime, reference, models),
         num_patients=len(set(patients)),
         num_images=len(rows),

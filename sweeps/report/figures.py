@@ -32,6 +32,10 @@ SOURCES = {
     "african": ("African", "#2c8a4b", "s"),
 }
 """Name, colour and marker by source. Colours: the paper's Fig. 3; markers, for who cannot tell red from green."""
+MODEL_MARKS = (("#1f5fa8", "o"), ("#c9772c", "s"), ("#2c8a4b", "^"), ("#7a3b9c", "D"), ("#6b7280", "v"))
+"""Colour and marker by model, in the order of the table; markers, for who cannot tell the colours."""
+FEWEST_IN_BIN = 3
+"""A reliability bin of fewer predictions is not drawn: it says nothing."""
 STAGE_COLOURS = {"judge": "#8a93a0", "lora": "#c9772c", "sample": "#2c8a4b", "grid": "#1f5fa8"}
 
 _STYLE: Any = {
@@ -164,6 +168,79 @@ def _dots(axes: Axes, rows: Sequence[Row], published: Mapping[tuple[str, str], R
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(axis="x", color=LINE, lw=0.6)
     axes.set_axisbelow(True)
+
+
+def amounts(rows: Sequence[Row]) -> Draw:
+    """Return scores over the number of synthetic images and over their share, a panel each, with 95 % intervals."""
+    kinds = [kind for kind in ("number", "share") if any(r["kind"] == kind for r in rows)]
+    titles = {"number": "Synthetic images beside all real ones", "share": "Synthetic images in place of real ones"}
+
+    def draw(narrow: bool) -> Figure:
+        figure = new(4.2, 3.0 * len(kinds)) if narrow else new(5.3 * len(kinds), 3.5)
+        grid = (len(kinds), 1) if narrow else (1, len(kinds))
+        for axes, kind in zip(figure.subplots(*grid, sharey=True, squeeze=False).ravel(), kinds):
+            mine = [r for r in rows if r["kind"] == kind and r["accuracy"] is not None]
+            for name, label, (colour, marker) in zip(("accuracy", "f1"), ("accuracy", "F1"), MODEL_MARKS):
+                x = [_amount(r) for r in mine]
+                axes.plot(x, [r[name] for r in mine], color=colour, marker=marker, ms=5, lw=1.6, label=label)
+                known = [r for r in mine if r[f"{name}_low"] is not None]
+                ends = [[r[f"{name}{end}"] for r in known] for end in ("_low", "_high")]
+                axes.fill_between([_amount(r) for r in known], *ends, color=colour, alpha=0.14, lw=0)
+            axes.set_title(titles[kind])
+            axes.set(xlabel="synthetic images" if kind == "number" else "synthetic share of the training set, %")
+            axes.grid(axis="y", color=LINE, lw=0.6)
+            axes.set_axisbelow(True)
+        first = figure.axes[0]
+        first.set_ylabel("percent")
+        first.legend(loc="lower right", ncols=2)
+        return figure
+
+    return draw
+
+
+def _amount(row: Row) -> float:
+    """Return where a row lies on its panel's axis."""
+    if row["kind"] == "number":
+        return row["num_synthetic"]
+    return 100 * row["num_synthetic"] / (row["num_es"] + row["num_synthetic"])
+
+
+def reliability(rows: Sequence[Row]) -> Draw:
+    """Return the reliability diagrams, one panel per regime: accuracy over confidence by bin, one line per model."""
+    regimes = list(dict.fromkeys(r["regime"] for r in rows))
+    models = list(dict.fromkeys(r["model"] for r in rows))
+
+    def draw(narrow: bool) -> Figure:
+        across = 2 if narrow else min(3, len(regimes))
+        down = -(-len(regimes) // across)
+        figure = new(4.2, 2.2 * down + 1.2) if narrow else new(10.6 / 3 * across, 3.3 * down + 0.5)
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes in panels[len(regimes) :]:
+            axes.set_visible(False)
+        for place, (axes, regime) in enumerate(zip(panels, regimes)):
+            axes.plot([0, 100], [0, 100], color=MUTED, lw=1, ls=(0, (4, 3)), label="calibrated")
+            for model, (colour, marker) in zip(models, MODEL_MARKS * len(models)):
+                mine = [r for r in rows if (r["regime"], r["model"]) == (regime, model)]
+                shown = [r for r in mine if r["count"] >= FEWEST_IN_BIN]
+                x, y = [r["confidence"] for r in shown], [r["accuracy"] for r in shown]
+                total = sum(r["count"] for r in mine)
+                sizes = [(60 if narrow else 150) * r["count"] / total + 6 for r in shown]
+                axes.plot(x, y, color=colour, lw=1, alpha=0.6)
+                axes.scatter(x, y, s=sizes, c=colour, marker=marker, lw=0.4, edgecolors="white", zorder=3)
+                axes.plot([], [], color=colour, marker=marker, ms=5, lw=1, label=model)  # for the legend alone
+            axes.set_title(regime)
+            axes.set(xlim=(15, 102), ylim=(-3, 103), xticks=(20, 40, 60, 80, 100), yticks=(0, 25, 50, 75, 100))
+            if place + across >= len(regimes):
+                axes.set_xlabel("confidence, %")
+                axes.tick_params(labelbottom=True)
+            if place % across == 0:
+                axes.set_ylabel("right, %")
+            axes.grid(color=LINE, lw=0.6)
+            axes.set_axisbelow(True)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 if narrow else 6)
+        return figure
+
+    return draw
 
 
 def tsne(rows: Sequence[Row]) -> Draw:

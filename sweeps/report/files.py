@@ -21,8 +21,9 @@ Row = dict[str, Any]
 _STAGE_OF = {
     "catalog": "sources", "audit": "sources", "ranks": "sample", "synthetic": "sample", "predictions": "grid",
     "fidelity": "sample", "copies": "sample", "worst_copies": "sample",
-    "table1": "grid", "table2": "grid", "confusion": "grid", "embedding": "report", "trials": "lora",
-    "stages": "sources", "notes": "sources",
+    "table1": "grid", "table2": "grid", "confusion": "grid", "comparisons": "grid", "deduplicated": "grid",
+    "breakdown": "grid", "amounts": "grid", "calibration": "grid", "reliability": "grid",
+    "embedding": "report", "trials": "lora", "stages": "sources", "notes": "sources",
 }  # fmt: skip
 """The stage that writes a file."""
 
@@ -97,6 +98,12 @@ def read_run(paths: RunPaths) -> RunFiles:
         "table2",
         "ranks",
         "confusion",
+        "comparisons",
+        "deduplicated",
+        "breakdown",
+        "amounts",
+        "calibration",
+        "reliability",
         "embedding",
         "fidelity",
         "copies",

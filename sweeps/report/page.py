@@ -8,7 +8,9 @@ from __future__ import annotations
 from importlib.resources import files as package_files
 
 from fulora.evaluate.published import published_table1
-from sweeps.report import figures, illustrations, score_tables, sections, timing
+from sweeps.report import differences, figures, illustrations, score_tables, sections, timing
+from sweeps.report.amounts import amount_section
+from sweeps.report.calibration import calibration_section
 from sweeps.report.files import RunFiles
 from sweeps.report.markup import Html, tag
 from sweeps.report.quality import quality_section
@@ -24,6 +26,8 @@ def render(run: RunFiles) -> str:
         ("ranks", "Adapters by rank", sections.rank_section(run)),
         ("quality", "Are they good, are they copies?", quality_section(run)),
         ("scores", "Zero-shot classification", _scores(run)),
+        ("amounts", "How many synthetic images help", amount_section(run)),
+        ("calibration", "How sure classifiers are", calibration_section(run)),
         ("embedding", "Where synthetic images lie", sections.embedding_section(run)),
         ("images", "Images", sections.image_section(run)),
         ("time", "What ran where, and for how long", timing.time_section(run)),
@@ -39,6 +43,7 @@ def render(run: RunFiles) -> str:
         tag("title", title),
         tag("style", Html((package_files("sweeps.report") / "report.css").read_text(encoding="utf-8"))),
     )
+    parts = [part for part in parts if part[2]]
     links = tag("nav", [tag("a", name, href=f"#{key}") for key, name, _ in parts], aria_label="Sections")
     blocks = [
         tag("section", tag("h2", name, id=f"{key}-title"), body, id=key, aria_labelledby=f"{key}-title")
@@ -114,5 +119,6 @@ def _scores(run: RunFiles) -> list[Html]:
         )
     parts += [score_tables.table(run, "table1"), score_tables.table(run, "table2")]
     parts.append(tag("p", score_tables.AUC_NOTE, class_="note"))
-    parts.append(score_tables.confusion(run))
+    parts += differences.differences(run)
+    parts += [*differences.without_duplicates(run), *differences.by_part(run), score_tables.confusion(run)]
     return parts

@@ -17,11 +17,11 @@ from sweeps.tables import METRICS
 _NAMES = {"accuracy": "Accuracy", "recall": "Recall", "precision": "Precision", "f1": "F1", "auc": "AUC"}
 
 AUC_NOTE = (
-    "The paper’s AUC is not comparable with ours. Ours is one plane against the rest, from the scores; the paper’s "
-    "is from "
-    "hard labels and counts a prediction of Other as positive for every plane. The values marked † fit neither "
-    "formula (one "
-    "would need a specificity above 100 %). They stand here as printed and are no target."
+    "The paper’s AUC is not comparable with a true one. “AUC” is one plane against the rest, from the scores. “AUC, "
+    "paper’s formula” is computed as the paper’s: from hard labels, and counting a prediction of Other as positive for "
+    "every plane, which is a fault. It stands beside the paper’s values and is used for nothing else. Those marked † "
+    "are doubtful: by plain hard labels one would need a specificity above 100 %, and the others fit no formula known. "
+    "They stand here as printed and are no target."
 )
 
 
@@ -36,17 +36,19 @@ def table(run: RunFiles, name: str) -> Html:
     best = {metric: _best(r[metric] for r in rows) for metric in METRICS}
     papers = [published[r["regime"], r["model"]] for r in rows if (r["regime"], r["model"]) in published]
     best_paper = {metric: _best(float(p[metric]) for p in papers) for metric in METRICS}
-    first = tag("tr", tag("th", "Model", scope="col", rowspan="2"), [
-        tag("th", _NAMES[m], scope="colgroup", colspan="2", class_="group") for m in METRICS
-    ])  # fmt: skip
-    second = tag("tr", [
-        [tag("th", "here", scope="col", class_="num start"), tag("th", "paper", scope="col", class_="num paper")]
-        for _ in METRICS
-    ])  # fmt: skip
+    here, theirs = (
+        tag("th", "here", scope="col", class_="num start"),
+        tag("th", "paper", scope="col", class_="num paper"),
+    )
+    both = [tag("th", _NAMES[m], scope="colgroup", colspan="2", class_="group") for m in METRICS if m != "auc"]
+    own = tag("th", _NAMES["auc"], scope="colgroup", class_="group")
+    formula = tag("th", "AUC, paper’s formula", scope="colgroup", colspan="2", class_="group")
+    first = tag("tr", tag("th", "Model", scope="col", rowspan="2"), both, own, formula)
+    second = tag("tr", [[here, theirs] for _ in both], here, here, theirs)
     bodies = []
     for regime in dict.fromkeys(r["regime"] for r in rows):
         mine = [r for r in rows if r["regime"] == regime]
-        cell = tag("th", _regime_head(mine, published), scope="rowgroup", colspan=str(1 + 2 * len(METRICS)))
+        cell = tag("th", _regime_head(mine, published), scope="rowgroup", colspan=str(2 + 2 * len(METRICS)))
         head = tag("tr", cell, class_="regime")
         lines = [_line(r, published.get((regime, r["model"])), best, best_paper) for r in mine]
         bodies.append(tag("tbody", head, lines))
@@ -99,21 +101,26 @@ def _sizes(row) -> str:
 def _line(row: Row, paper, best: dict, best_paper: dict) -> Html:
     cells = []
     for metric in METRICS:
-        value = row[metric]
-        shown = number(value)
-        inner = [tag("strong", shown) if shown == best[metric] else shown]
-        if row[f"{metric}_low"] is not None:
-            inner.append(
-                tag("span", f"{number(row[f'{metric}_low'], 1)}–{number(row[f'{metric}_high'], 1)}", class_="ci")
-            )
-        cells.append(tag("td", inner, class_="num start"))
-        theirs = number(paper[metric]) if paper else "–"
-        doubt = "†" if paper and metric == "auc" and paper["auc_doubt"] else None
-        bold = paper and theirs == best_paper[metric] and metric != "auc"
-        cells.append(tag("td", tag("strong", theirs) if bold else theirs, doubt, class_="num paper"))
+        cells.append(_here(row, metric, best))
+        if metric != "auc":
+            theirs = number(paper[metric]) if paper else "–"
+            bold = paper and theirs == best_paper[metric]
+            cells.append(tag("td", tag("strong", theirs) if bold else theirs, class_="num paper"))
+    cells.append(tag("td", number(row["auc_published"]), class_="num start"))
+    doubt = "†" if paper and paper["auc_doubt"] else None
+    cells.append(tag("td", number(paper["auc"]) if paper else "–", doubt, class_="num paper"))
     how = row["weights"] or ("no trial of this row succeeded" if row["accuracy"] is None else "weights not recorded")
     name = tag("th", row["model"], tag("span", how, class_="ci"), scope="row")
     return tag("tr", name, cells, data_regime=row["regime"], data_model=row["model"])
+
+
+def _here(row: Row, metric: str, best: dict) -> Html:
+    """Return the cell of one of our scores, its interval under it."""
+    shown = number(row[metric])
+    inner = [tag("strong", shown) if shown == best[metric] else shown]
+    if row[f"{metric}_low"] is not None:
+        inner.append(tag("span", f"{number(row[f'{metric}_low'], 1)}–{number(row[f'{metric}_high'], 1)}", class_="ci"))
+    return tag("td", inner, class_="num start")
 
 
 def confusion(run: RunFiles) -> Html:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+from fulora.data.near_duplicates import RULE
 from fulora.planes import PLANES
 from sweeps.report import figures, samples
-from sweeps.report.files import RunFiles
+from sweeps.report.files import Row, RunFiles
 from sweeps.report.illustrations import drawing, pictures, sheet_table
 from sweeps.report.markup import Child, Columns, Html, absent, duration, grid, memory, number, tag
 
@@ -185,24 +186,41 @@ def _duplicates(run: RunFiles) -> list[Html]:
     if not pairs:
         if "audit" in run.missing:
             return [absent(run.absent("audit"))]
-        return [tag("p", "No two images have equal pixels.")]
-    across = [p for p in pairs if {p["split_a"], p["split_b"]} == {"train", "test"}]
-    within = [p for p in pairs if p["split_a"] == p["split_b"] == "test"]
-    other = [p for p in pairs if p["patient_a"] != p["patient_b"]]
-    labels = [p for p in pairs if not p["same_plane"]]
-    words = (
-        f"Images that are there twice, pixel for pixel: {len(pairs)} pair{'' if len(pairs) == 1 else 's'}. Of these, "
-        f"{len(across)} with one image to train on and one in the test set, {len(within)} inside the test set "
-        "(counted twice "
-        f"in every score), {len(other)} under two patients, {len(labels)} under two planes."
-    )
-    shown = pairs[:_MOST_PAIRS]
+        return [tag("p", "No two images have equal or nearly equal pixels.")]
+    exact = [p for p in pairs if p["kind"] == "pixels"]
+    near = [p for p in pairs if p["kind"] != "pixels"]
+    parts = [tag("p", "Images that are there twice, pixel for pixel: ", _counted(exact))]
+    parts.append(tag("p", f"Images that are nearly equal ({RULE}): ", _counted(near)))
+    shown = sorted(pairs, key=lambda p: not _leaks(p))[:_MOST_PAIRS]
     table = grid(
-        f"The first {len(shown)} pairs." if len(shown) < len(pairs) else "All pairs.",
-        [("Image", "text"), ("Split", "text"), ("Same as", "text"), ("Split", "text"), ("Found by", "text")],
-        [[p["image_a"], p["split_a"], p["image_b"], p["split_b"], p["kind"]] for p in shown],
+        f"The first {len(shown)} pairs, leaks first." if len(shown) < len(pairs) else "All pairs, leaks first.",
+        [("Image", "text"), ("Set", "text"), ("Same as", "text"), ("Set", "text"), ("Bits apart", "number")],
+        [
+            [p["image_a"], p["set_a"], p["image_b"], p["set_b"], "equal" if p["kind"] == "pixels" else p["distance"]]
+            for p in shown
+        ],
     )
-    return [tag("p", words), tag("details", tag("summary", "The pairs"), table)]
+    return [*parts, tag("details", tag("summary", "The pairs"), table)]
+
+
+def _leaks(pair: Row) -> bool:
+    return (pair["set_a"] == "test") != (pair["set_b"] == "test")
+
+
+def _counted(pairs: list[Row]) -> str:
+    """Return how many pairs there are and what is wrong with them, as a sentence."""
+    if not pairs:
+        return "none."
+    leaks = [{p["set_a"], p["set_b"]} for p in pairs if _leaks(p)]
+    inside = sum(p["set_a"] == p["set_b"] == "test" for p in pairs)
+    both = [p for p in pairs if p["patient_a"] and p["patient_b"]]
+    others = sum(p["patient_a"] != p["patient_b"] for p in both)
+    return (
+        f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'}. Of these, {len(leaks)} with one image to train on and one "
+        f"in the test set (LoRA learns from {sum('lora' in leak for leak in leaks)}, "
+        f"{sum('synthetic' in leak for leak in leaks)} synthetic), {inside} inside the test set (counted twice "
+        f"in every score), {others} under two patients, {sum(not p['same_plane'] for p in pairs)} under two planes."
+    )
 
 
 def note_section(run: RunFiles) -> list[Html]:

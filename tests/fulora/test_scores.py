@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from fulora.evaluate.intervals import _weighted_auc, paired_change, patient_intervals
+from fulora.errors import InputError
+from fulora.evaluate.comparison import LEVEL, compare_all, mean_change
+from fulora.evaluate.intervals import Measured, Resamples, _resampled_auc, draw_resamples, measure
 from fulora.evaluate.published import published_table1, published_table2
 from fulora.evaluate.scores import (
     METRICS,
@@ -31,6 +33,13 @@ def predictions(num: int = 233, seed: int = 0) -> tuple[np.ndarray, np.ndarray, 
     scores[np.arange(num), labels] += 0.2
     scores = (scores / scores.sum(1, keepdims=True)).round(2)  # ties
     return scores, labels, [f"patient {number}" for number in rng.integers(0, 64, num)]
+
+
+def intervals(
+    probabilities: np.ndarray, labels: np.ndarray, patients: list[str], *, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    found = measure(probabilities, labels, draw_resamples(patients, seed=seed))
+    return {name: found.interval(name) for name in METRICS}
 
 
 def test_saved_run_gives_table_2_to_two_decimals() -> None:
@@ -74,26 +83,44 @@ def test_many_matrices_at_once_and_planes_that_are_not_there() -> None:
         score(np.zeros((0, 5)), np.zeros(0))
 
 
-def test_intervals_hold_the_score_repeat_and_are_fast() -> None:
+def test_intervals_hold_the_score_and_repeat() -> None:
     probabilities, labels, patients = predictions()
-    start = time.process_time()
-    intervals = patient_intervals(probabilities, labels, patients, num_resamples=2000, seed=0)
-    assert time.process_time() - start < 2
-    assert tuple(intervals) == METRICS
+    found = intervals(probabilities, labels, patients)
     for name, value in score(probabilities, labels).items():
-        low, high = intervals[name]
+        low, high = found[name]
         assert low < value < high and high - low < 20
-    assert intervals == patient_intervals(probabilities, labels, patients, num_resamples=2000, seed=0)
-    assert intervals != patient_intervals(probabilities, labels, patients, num_resamples=2000, seed=1)
+    assert found == intervals(probabilities, labels, patients)
+    assert found != intervals(probabilities, labels, patients, seed=1)
+
+
+def test_twenty_rows_are_measured_and_compared_in_under_five_seconds() -> None:
+    _, labels, patients = predictions()
+    rows = [predictions(seed=seed)[0] for seed in range(20)]
+    start = time.process_time()
+    resamples = draw_resamples(patients, seed=0)
+    measured = [measure(row, labels, resamples) for row in rows]
+    pairs = [compare_all(measured, name) for name in METRICS]
+    assert time.process_time() - start < 5
+    assert resamples.times.shape[0] == 2000 and [len(found) for found in pairs] == [190] * 5
+
+
+def test_trainings_of_a_cell_are_averaged_within_each_resample() -> None:
+    _, labels, patients = predictions()
+    trainings = np.stack([predictions(seed=seed)[0] for seed in (0, 1)])
+    resamples = draw_resamples(patients, seed=0)
+    both, single = measure(trainings, labels, resamples), [measure(p, labels, resamples) for p in trainings]
+    for name in METRICS:
+        assert both.values[name] == pytest.approx(np.mean([m.values[name] for m in single]))
+        assert both.resampled[name] == pytest.approx(np.mean([m.resampled[name] for m in single], axis=0))
 
 
 def test_interval_is_wider_where_patients_repeat_themselves() -> None:
     """Four copies of each image are no news if they are of the same patient."""
     probabilities, labels, _ = predictions(60)
-    one = patient_intervals(probabilities, labels, [str(row) for row in range(60)], seed=0)
+    one = intervals(probabilities, labels, [str(row) for row in range(60)])
     copies = [np.repeat(array, 4, axis=0) for array in (probabilities, labels)]
-    clustered = patient_intervals(*copies, [str(row // 4) for row in range(240)], seed=0)
-    naive = patient_intervals(*copies, [str(row) for row in range(240)], seed=0)
+    clustered = intervals(*copies, [str(row // 4) for row in range(240)])
+    naive = intervals(*copies, [str(row) for row in range(240)])
     width = {
         name: {m: i[m][1] - i[m][0] for m in METRICS}
         for name, i in (("one", one), ("clustered", clustered), ("naive", naive))
@@ -103,18 +130,37 @@ def test_interval_is_wider_where_patients_repeat_themselves() -> None:
         assert width["naive"][metric] < 0.7 * width["clustered"][metric]
 
 
-def test_weighted_auc_equals_repeating_images() -> None:
-    probabilities, labels, _ = predictions(80)
-    weights = np.random.default_rng(1).integers(0, 3, (4, 80))
-    expected = [auc_from_scores(np.repeat(probabilities, row, 0), np.repeat(labels, row)) for row in weights]
-    assert _weighted_auc(probabilities, labels, weights.astype(float)) == pytest.approx(expected)
+def test_resampled_scores_equal_those_of_repeated_images() -> None:
+    """Against the plain way: build each resample's images and score them."""
+    probabilities, labels, patients = predictions(80)
+    resamples = draw_resamples(patients, seed=0, num_resamples=4)
+    found = measure(probabilities, labels, resamples).resampled
+    for row, times in enumerate(resamples.times.astype(int)):
+        images = np.repeat(np.arange(80), times[resamples.patient])
+        for name, value in score(probabilities[images], labels[images]).items():
+            assert found[name][row] == pytest.approx(value), name
+
+
+def test_a_plane_that_a_resample_lacks_is_left_out_of_its_auc() -> None:
+    probabilities, labels, _ = predictions(40)
+    weights = (labels != 2).astype(float)[None]
+    kept = labels != 2
+    alone = Resamples(patient=np.arange(40), times=weights)
+    assert _resampled_auc(probabilities, labels, alone) == pytest.approx(
+        auc_from_scores(probabilities[kept], labels[kept])
+    )
 
 
 def test_one_patient_has_no_interval() -> None:
     probabilities, labels, _ = predictions(10)
-    assert np.isnan(patient_intervals(probabilities, labels, ["a"] * 10, seed=0)["accuracy"]).all()
-    with pytest.raises(ValueError, match="equally many"):
-        patient_intervals(probabilities, labels, ["a"], seed=0)
+    assert np.isnan(intervals(probabilities, labels, ["a"] * 10)["accuracy"]).all()
+    with pytest.raises(InputError, match="equally many"):
+        intervals(probabilities, labels, ["a"])
+    with pytest.raises(InputError, match="at least one test image"):
+        draw_resamples([], seed=0)
+    one = [measure(p, labels, draw_resamples(["a"] * 10, seed=0)) for p in (probabilities, np.eye(5)[labels])]
+    (pair,) = compare_all(one, "accuracy")
+    assert pair.value > 0 and np.isnan(pair.low) and pair.p_adjusted == 1 and not pair.told_from_chance
 
 
 def test_printed_tables() -> None:
@@ -139,10 +185,47 @@ def test_a_change_between_two_trainings_is_narrower_paired_than_apart() -> None:
     better = worse.copy()
     slips = np.flatnonzero(hard[patients])[::5]
     better[slips] = np.eye(5)[labels[slips]] * 0.9 + 0.02
-    found = paired_change([(worse[None], better[None])], labels, patients, seed=0)["accuracy"]
-    apart = [patient_intervals(p, labels, patients, seed=0)["accuracy"] for p in (worse, better)]
+    resamples = draw_resamples(patients, seed=0)
+    cells = [measure(p, labels, resamples) for p in (worse, better)]
+    found = mean_change([(cells[0], cells[1])])["accuracy"]
+    apart = [cell.interval("accuracy") for cell in cells]
     assert found[0] == pytest.approx(100 * len(slips) / 240)
     assert 0 < found[1] < found[0] < found[2]
     assert apart[1][0] < apart[0][1], "apart, the two intervals overlap"
-    none = paired_change([(worse[None], worse[None])], labels, patients, seed=0)
-    assert none["f1"] == (0, 0, 0)
+    assert mean_change([(cells[0], cells[0])])["f1"] == (0, 0, 0)
+    pair, same = compare_all([*cells, cells[1]], "accuracy")[0], compare_all([*cells, cells[1]], "accuracy")[2]
+    assert (pair.value, pair.low, pair.high) == found and pair.told_from_chance
+    assert (same.value, same.p_value, same.p_adjusted, same.told_from_chance) == (0, 1, 1, False)
+
+
+def normal_cells(rng: np.random.Generator, means: np.ndarray, num_patients: int = 60) -> list[Measured]:
+    """Return cells whose accuracy is the mean over patients of numbers around `means`, on shared resamples."""
+    values = 50 + means[:, None] + rng.normal(0, 10, (len(means), num_patients)) + rng.normal(0, 10, num_patients)
+    names = [f"{i:03d}" for i in range(num_patients)]
+    resamples = draw_resamples(names, seed=int(rng.integers(2**31)), num_resamples=400)
+    resampled = resamples.times @ values.T / num_patients
+    return [
+        Measured(values={"accuracy": float(v.mean())}, resampled={"accuracy": r}, num_patients=num_patients)
+        for v, r in zip(values, resampled.T)
+    ]
+
+
+def test_corrected_p_values_keep_their_word_and_see_what_holm_cannot() -> None:
+    """Of 60 studies of 8 equal cells few tell any of 28 pairs apart; uncorrected, most do."""
+    rng = np.random.default_rng(1)
+    studies = [compare_all(normal_cells(rng, np.zeros(8)), "accuracy") for _ in range(60)]
+    assert sum(any(d.told_from_chance for d in study) for study in studies) <= 6  # 3 expected
+    assert sum(any(d.p_value < LEVEL for d in study) for study in studies) > 25
+    found = compare_all(normal_cells(rng, np.array([0] * 19 + [15])), "accuracy")
+    told = {(d.before, d.after) for d in found if d.told_from_chance}
+    assert told == {(i, 19) for i in range(19)}
+    smallest = min(d.p_value for d in found)
+    assert smallest * len(found) > LEVEL, "Holm would tell nothing apart with as many resamples"
+
+
+def test_an_interval_leaves_out_zero_where_its_p_value_is_small() -> None:
+    rng = np.random.default_rng(1)
+    found = compare_all(normal_cells(rng, rng.normal(0, 2, 12)), "accuracy")
+    small = [d.p_value < LEVEL for d in found]
+    assert small == [d.low > 0 or d.high < 0 for d in found] and 0 < sum(small) < len(small)
+    assert all(d.p_adjusted >= d.p_value for d in found)

@@ -1,0 +1,114 @@
+"""Scores of parts of the test set: without images that are there twice, and by centre and machine.
+
+In: each cell's probabilities, the catalog and the audit. Out: deduplicated.parquet and breakdown.parquet.
+Source: measured, as the audit's: 22 of the paper's 233 test images are training images too, which lifts what is trained
+on African images, and 9 pairs lie inside the test set, which counts them twice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fulora.data.regimes import REGIMES
+from fulora.evaluate.intervals import draw_resamples, measure
+from sweeps.catalog import read_synthetic
+from sweeps.paths import RunPaths
+from sweeps.predictions import CellName, TestImages, score_columns
+from sweeps.tables import read_rows, write_table
+
+Reason = Literal["trained_on", "near_trained_on", "repeated", "near_repeated"]
+"""Why a test image is left out: a training image or an earlier test image has its pixels, or nearly so."""
+REASONS: tuple[Reason, ...] = ("trained_on", "near_trained_on", "repeated", "near_repeated")
+"""In the order in which they are looked at; an image is left out for the first that holds."""
+
+
+def write_deduplicated(
+    cells: Mapping[CellName, np.ndarray], test: TestImages, paths: RunPaths, *, seed: int, drop_duplicates: bool
+) -> None:
+    """Write each cell's scores on the test images that are neither there twice nor, for its regime, trained on.
+
+    With `drop_duplicates` the run has left leaks out of training, so they are none here.
+    """
+    pairs, trained = read_rows(paths.audit, "audit"), _training_sources(paths, drop_duplicates)
+    rows = []
+    for (regime, model), probabilities in cells.items():
+        sources = regime_sources(regime)
+        left_out = duplicates(test.image_ids, pairs, {i for i, source in trained.items() if source in sources})
+        kept = np.array([i for i, image_id in enumerate(test.image_ids) if image_id not in left_out], dtype=np.int64)
+        reasons = list(left_out.values())
+        row = {"regime": regime, "model": model, "num_test": len(kept), "num_left_out": len(left_out)}
+        row |= {f"num_{reason}": reasons.count(reason) for reason in REASONS}
+        rows.append(row | _scores(probabilities, test, kept, seed=seed))
+    write_table(paths.table("deduplicated"), "deduplicated", rows)
+
+
+def duplicates(image_ids: Sequence[str], pairs: Iterable[Mapping[str, Any]], trained_on: set[str]) -> dict[str, Reason]:
+    """Return the test images to leave out, with the reason: those like an image in `trained_on`, then those like a test
+    image that is kept and sorts before them.
+
+    `pairs` are rows of the audit, of kind `pixels` or nearly so; of equal images the first stays.
+    """
+    alike: dict[str, dict[str, bool]] = defaultdict(dict)
+    for pair in pairs:
+        for one, other in ((pair["image_a"], pair["image_b"]), (pair["image_b"], pair["image_a"])):
+            alike[one][other] = alike[one].get(other, False) or pair["kind"] == "pixels"
+    left_out: dict[str, Reason] = {}
+    for image_id in image_ids:
+        if exact := [same for other, same in alike[image_id].items() if other in trained_on]:
+            left_out[image_id] = "trained_on" if any(exact) else "near_trained_on"
+    kept: set[str] = set()
+    for image_id in sorted(set(image_ids) - set(left_out)):
+        if exact := [same for other, same in alike[image_id].items() if other in kept]:
+            left_out[image_id] = "repeated" if any(exact) else "near_repeated"
+        else:
+            kept.add(image_id)
+    return left_out
+
+
+def regime_sources(regime: str) -> set[str]:
+    """Return the sources of the images a regime trains on."""
+    wanted = REGIMES[regime]
+    taken = {"african": wanted.african, "spanish": wanted.spanish != "none", "synthetic": wanted.synthetic}
+    return {source for source, takes in taken.items() if takes}
+
+
+def _training_sources(paths: RunPaths, drop_duplicates: bool) -> dict[str, str]:
+    """Return the source of each image that can be trained on; the catalog lacks those the run has left out."""
+    real = {r["image_id"]: r["source"] for r in read_rows(paths.catalog, "catalog") if r["split"] == "train"}
+    return real | {r.image_id: r.source for r in read_synthetic(paths, without_leaks=drop_duplicates)}
+
+
+def write_breakdown(cells: Mapping[CellName, np.ndarray], test: TestImages, paths: RunPaths, *, seed: int) -> None:
+    """Write each cell's scores by centre and, where the catalog knows any test image's machine, by machine.
+
+    Images whose centre or machine is not known are a part of their own, `unknown`.
+    """
+    machine = {r["image_id"]: r["machine"] for r in read_rows(paths.catalog, "catalog")}
+    ways: dict[str, list[str | None]] = {"centre": list(test.centres)}
+    ways["machine"] = [machine.get(image_id) for image_id in test.image_ids]
+    rows = []
+    for by, values in ways.items():
+        parts: dict[str, list[int]] = defaultdict(list)
+        for i, value in enumerate(values):
+            parts[value or "unknown"].append(i)
+        if set(parts) == {"unknown"}:
+            continue
+        for (regime, model), probabilities in cells.items():
+            for value, places in sorted(parts.items()):
+                kept = np.array(places, dtype=np.int64)
+                row = {"regime": regime, "model": model, "by": by, "value": value, "num_images": len(kept)}
+                row["num_patients"] = len({test.patient_ids[i] for i in places})
+                rows.append(row | _scores(probabilities, test, kept, seed=seed))
+    write_table(paths.table("breakdown"), "breakdown", rows)
+
+
+def _scores(probabilities: np.ndarray, test: TestImages, kept: np.ndarray, *, seed: int) -> dict[str, float | None]:
+    """Return the scores of a part of the test images as columns; none where no image is left."""
+    if not len(kept):
+        return {}
+    resamples = draw_resamples([test.patient_ids[i] for i in kept], seed=seed)
+    return score_columns(measure(probabilities[:, kept], test.labels[kept], resamples))
