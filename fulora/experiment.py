@@ -19,6 +19,7 @@ from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.sampler import SamplingConfig
 from fulora.errors import fault
 from fulora.evaluate.judge import JudgeConfig
+from fulora.planes import PLANES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,13 +83,17 @@ class Grid(ClassifierConfig):
     model: Annotated[str, tyro.conf.Suppress] = "ResNet18"
     augment: Annotated[bool, tyro.conf.Suppress] = False
 
+    def config(self, regime: str, model: str) -> ClassifierConfig:
+        """Return how a model is trained on a regime."""
+        shared = {field.name: getattr(self, field.name) for field in fields(ClassifierConfig)}
+        return ClassifierConfig(**{**shared, "model": model, "augment": REGIMES[regime].augment})
+
     def trials(self) -> list[tuple[str, int, ClassifierConfig]]:
         """Return (regime, seed index, configuration) per training; a cell both tables need is trained once."""
-        shared = {field.name: getattr(self, field.name) for field in fields(ClassifierConfig)}
         cells = [(regime, model) for regime in self.regimes for model in self.models]
         cells += [(regime, self.table2_model) for regime in self.table2_regimes]
         return [
-            (regime, index, ClassifierConfig(**{**shared, "model": model, "augment": REGIMES[regime].augment}))
+            (regime, index, self.config(regime, model))
             for regime, model in dict.fromkeys(cells)
             for index in range(self.num_seeds)
         ]
@@ -118,6 +123,57 @@ class Grid(ClassifierConfig):
         if not found:
             found = [f"grid.{text}" for _, _, config in self.trials() for text in config.faults()]
         return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Amounts:
+    """How many synthetic images help: one model, trained with more and more of them. Not in the paper."""
+
+    numbers: tuple[int, ...] = ()
+    """Synthetic images beside all real ones of the regime, such as 0 500 1000 2500 5000; empty: not asked."""
+    shares: tuple[float, ...] = ()
+    """Synthetic shares of a training set of one size, such as 0 0.25 0.5 0.75 1, so that synthetic images take the
+    place of real ones; empty: not asked."""
+    total: int = 1150
+    """Images in each of the training sets of `shares`. The paper's HB has as many real ones."""
+    model: str = "ResNet18"
+    """Architecture, by the paper's name."""
+    regime: Literal["HB", "HB+DA"] = "HB+DA"
+    """Regime whose numbers of images are changed."""
+
+    def cells(self, sizes: RegimeSizes) -> list[tuple[str, int, int]]:
+        """Return (`number` or `share`, Spanish images, synthetic images) of every training set, in the order asked."""
+        found = [("number", sizes.num_spanish_hybrid, number) for number in self.numbers]
+        return found + [("share", self.total - self._synthetic(share), self._synthetic(share)) for share in self.shares]
+
+    def _synthetic(self, share: float) -> int:
+        """Return the share of `total`, to whole images of every plane."""
+        return len(PLANES) * round(self.total * share / len(PLANES))
+
+    def faults(self) -> list[str]:
+        """Return every fault of this configuration, empty when there is none."""
+        found = [
+            fault("amounts.numbers", n, f"must be at least 0 and divide by {len(PLANES)} planes", "Such as 500.")
+            for n in self.numbers
+            if n < 0 or n % len(PLANES)
+        ]
+        found += [
+            fault("amounts.shares", share, "must lie in 0 to 1", "0.5 takes as many synthetic as real images.")
+            for share in self.shares
+            if not 0 <= share <= 1
+        ]
+        for name in ("numbers", "shares"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                found.append(fault(f"amounts.{name}", values, "names one twice", "Name each once."))
+        if self.shares and (self.total < 1 or self.total % len(PLANES)):
+            rule = f"must be positive and divide by the {len(PLANES)} planes"
+            found.append(fault("amounts.total", self.total, rule, "The paper's HB has 1150 real images."))
+        if self.model not in MODELS:
+            found.append(fault("amounts.model", self.model, f"is not one of {', '.join(MODELS)}", "Use one of these."))
+        if self.regime not in ("HB", "HB+DA"):
+            found.append(fault("amounts.regime", self.regime, "has no synthetic images", "Choose HB or HB+DA."))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,8 +207,9 @@ class Experiment:
     african: Path | None = None
     """Folder of the African images (published layout, or a CSV/Parquet beside images). None: phantoms."""
     drop_duplicates: bool = False
-    """Leave out training images that equal a test image or another training image, pixel by pixel. The paper keeps
-    them, and 22 of the 233 African test images are training images too."""
+    """Leave out training images (LoRA's and synthetic ones too) that equal or nearly equal a test image, and all but
+    one of training images with equal pixels. The paper keeps them, and 22 of the 233 African test images are training
+    images too."""
     seed: int = 0
     """Master seed; every random stream of the run derives from it by name."""
     base: str = "tiny"
@@ -173,6 +230,8 @@ class Experiment:
     """Images a regime asks for."""
     grid: Grid = Grid()
     """Classifiers."""
+    amounts: Amounts = Amounts()
+    """How many synthetic images help."""
     judge: JudgeConfig = JudgeConfig()
     """The classifier that tells whether a synthetic image shows the plane that was asked for."""
     embedding: Embedding = Embedding()
@@ -184,7 +243,13 @@ class Experiment:
     def faults(self) -> list[str]:
         """Return every fault of the configuration: field, value, rule, remedy. Reads no data."""
         found = [*self.lora.faults(), *(f"sampling.{text}" for text in self.sampling.faults())]
-        found += [*self.grid.faults(), *self.embedding.faults(), *self.sizes.faults(), *self.phantoms.faults()]
+        found += [
+            *self.grid.faults(),
+            *self.amounts.faults(),
+            *self.embedding.faults(),
+            *self.sizes.faults(),
+            *self.phantoms.faults(),
+        ]
         found += [f"judge.{text}" for text in self.judge.faults()]
         if self.compare_per_plane < 1:
             found.append(fault("compare_per_plane", self.compare_per_plane, "must be at least 1", "The demo: 8."))

@@ -13,7 +13,7 @@ from fulora.classify.augment import AugmentConfig
 from fulora.data.regimes import RegimeSizes
 from fulora.diffusion.sampler import SamplingConfig
 from fulora.evaluate.judge import JudgeConfig
-from fulora.experiment import Experiment, Grid, LoraSweep
+from fulora.experiment import Amounts, Experiment, Grid, LoraSweep
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
@@ -46,6 +46,7 @@ def demo() -> Experiment:
         grid=Grid(
             epochs=2, optimizer="adamw", learning_rate=1e-3, refit_batchnorm=True, resolution_px=64, pretrained="local"
         ),
+        amounts=Amounts(numbers=(0, 40, 80), shares=(0.0, 0.5, 1.0), total=40),
         judge=JudgeConfig(resolution_px=64),
     )
 
@@ -119,7 +120,8 @@ def repo() -> Experiment:
 def fixed() -> Experiment:
     """What one should do: the paper's question, its leaks closed and its choices made on images that are not tested.
 
-    Command: `sweeps run fixed --spanish DIR --african DIR`. Expect: three trainings of every cell.
+    Command: `sweeps run fixed --spanish DIR --african DIR`. Expect: three trainings of every cell; how accuracy goes
+    with the number of synthetic images.
     """
     base = paper()
     return replace(
@@ -141,6 +143,8 @@ def fixed() -> Experiment:
             validation="patients",
             keep="best",  # the epoch is chosen on patients set aside, never on the test set
         ),
+        # Without real images no patient can be set aside, so the largest share leaves some.
+        amounts=Amounts(numbers=(0, 500, 1000, 2500, 5000), shares=(0.0, 0.25, 0.5, 0.75), total=1150),
     )
 
 

@@ -6,21 +6,25 @@ The work itself is `fulora.classify.training`; nothing is scored here.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fulora.data.pixels import open_store, write_store
+from fulora.classify.training import ClassifierConfig
+from fulora.data.near_duplicates import RULE
+from fulora.data.pixels import PixelRows, open_store, write_store
 from fulora.data.records import ImageRecord
-from fulora.data.regimes import REGIMES, TrainingSet, select_training_set, split_validation
+from fulora.data.regimes import REGIMES, RegimeSizes, TrainingSet, select_training_set, split_validation
 from fulora.experiment import Experiment
 from fulora.planes import PLANES, plane_from_label
 from fulora.seeds import derive_seed
 from sweeps.catalog import read_catalog, read_synthetic
+from sweeps.image_sets import ImageSet
 from sweeps.lora_sweep import UNKNOWN_DATA
 from sweeps.paths import RunPaths
-from sweeps.synthesis import ImageSet
 from sweeps.tables import read_rows, write_table
 from sweeps.trials import Trial, data_hash, plain, short_hash
 from sweeps.tuning import Report
@@ -29,9 +33,11 @@ _RELATIVE_COST = {"ViT b16": 8.0, "DenseNet169": 3.0, "EfficientNet b0": 1.5, "R
 """Seconds per image relative to the lightest, measured at 64 px; only the order in which trials start depends on it."""
 
 
-def training_set(experiment: Experiment, regime: str, records: Sequence[ImageRecord]) -> TrainingSet:
-    """Return the images of a regime."""
-    return select_training_set(regime, records, experiment.sizes, seed=experiment.seed)
+def training_set(
+    experiment: Experiment, regime: str, records: Sequence[ImageRecord], sizes: RegimeSizes | None = None
+) -> TrainingSet:
+    """Return the images of a regime, in the experiment's numbers unless others are given."""
+    return select_training_set(regime, records, sizes or experiment.sizes, seed=experiment.seed)
 
 
 def test_set(records: Sequence[ImageRecord]) -> list[ImageRecord]:
@@ -39,50 +45,104 @@ def test_set(records: Sequence[ImageRecord]) -> list[ImageRecord]:
     return sorted((r for r in records if r.source == "african" and r.split == "test"), key=lambda r: r.image_id)
 
 
-def grid_trials(
-    experiment: Experiment, records: Sequence[ImageRecord] | None, synthetic: ImageSet | None
-) -> list[Trial]:
-    """Return one trial per regime, model and seed; `records` None plans without data.
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One way of training; `sizes` None: in the experiment's own numbers."""
 
-    Synthetic images count by what they are drawn from and how many are asked for, so ids are known before sampling.
-    """
-    data: dict[str, str] = {}
-    sizes: dict[str, int] = {}
-    for regime in dict.fromkeys((*experiment.grid.regimes, *experiment.grid.table2_regimes)):
-        data[regime], sizes[regime] = _regime_hash(experiment, regime, records, synthetic)
-    test = UNKNOWN_DATA if records is None else data_hash(test_set(records))
+    regime: str
+    config: ClassifierConfig
+    seed_index: int
+    sizes: RegimeSizes | None = None
+
+
+def _cells(experiment: Experiment) -> list[_Cell]:
+    """Return the cells of Tables 1 and 2, then those that ask how many synthetic images help."""
+    cells = [_Cell(regime, config, index) for regime, index, config in experiment.grid.trials()]
+    amounts = experiment.amounts
+    for sizes in dict.fromkeys(amount_sizes(experiment)):
+        for index in range(experiment.grid.num_seeds):
+            cell = _Cell(amounts.regime, experiment.grid.config(amounts.regime, amounts.model), index, sizes)
+            own = replace(cell, sizes=None)
+            # A cell of the tables in the very numbers asked for is trained once.
+            if (own if sizes == experiment.sizes else cell) not in cells:
+                cells.append(own if sizes == experiment.sizes else cell)
+    return cells
+
+
+def amount_sizes(experiment: Experiment) -> list[RegimeSizes]:
+    """Return the numbers of images of every training set that asks how many synthetic images help, in its order."""
     return [
-        Trial(
-            stage="grid",
-            label=f"{regime}, {config.model}" + (f", seed {index}" if experiment.grid.num_seeds > 1 else ""),
-            config={
-                **plain(config),
-                "regime": regime,
-                "seed_index": index,
-                "num_validation": experiment.grid.num_validation,
-                "validation": experiment.grid.validation,
-            },
-            inputs={"data": data[regime], "test": test},
-            seed=derive_seed(experiment.seed, "grid", index),
-            cost=_RELATIVE_COST.get(config.model, 2.0) * sizes[regime],
-        )
-        for regime, index, config in experiment.grid.trials()
+        replace(experiment.sizes, num_spanish_hybrid=real, num_synthetic=synthetic)
+        for _, real, synthetic in experiment.amounts.cells(experiment.sizes)
     ]
 
 
+def sizes_of(trial: Trial, experiment: Experiment) -> RegimeSizes:
+    """Return the numbers of images a trial's regime asks for."""
+    names = ("num_spanish_hybrid", "num_synthetic")
+    return replace(experiment.sizes, **{n: trial.config[n] for n in names if n in trial.config})
+
+
+def grid_trials(
+    experiment: Experiment, records: Sequence[ImageRecord] | None, synthetic: ImageSet | None
+) -> list[Trial]:
+    """Return one trial per cell and seed; `records` None plans without data.
+
+    Synthetic images count by what they are drawn from and how many are asked for, so ids are known before sampling.
+    """
+    real = None if records is None else [r for r in records if r.source != "synthetic"]
+    planned = [] if real is None or synthetic is None else _planned_synthetic(synthetic)
+    hashed: dict[tuple[str, RegimeSizes | None], tuple[str, int]] = {}
+    test = UNKNOWN_DATA if records is None else data_hash(test_set(records))
+    trials = []
+    for cell in _cells(experiment):
+        which = (cell.regime, cell.sizes)
+        if which not in hashed:
+            hashed[which] = _regime_hash(experiment, *which, real, planned, synthetic)
+        data, size = hashed[which]
+        label, config = f"{cell.regime}, {cell.config.model}", plain(cell.config)
+        if cell.sizes is not None:
+            config |= {n: getattr(cell.sizes, n) for n in ("num_spanish_hybrid", "num_synthetic")}
+            label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
+        trials.append(
+            Trial(
+                stage="grid",
+                label=label + (f", seed {cell.seed_index}" if experiment.grid.num_seeds > 1 else ""),
+                config={
+                    **config,
+                    "regime": cell.regime,
+                    "seed_index": cell.seed_index,
+                    "num_validation": experiment.grid.num_validation,
+                    "validation": experiment.grid.validation,
+                },
+                inputs={"data": data, "test": test},
+                seed=derive_seed(experiment.seed, "grid", cell.seed_index),
+                cost=_RELATIVE_COST.get(cell.config.model, 2.0) * size,
+            )
+        )
+    return trials
+
+
 def _regime_hash(
-    experiment: Experiment, regime: str, records: Sequence[ImageRecord] | None, synthetic: ImageSet | None
+    experiment: Experiment,
+    regime: str,
+    sizes: RegimeSizes | None,
+    real: Sequence[ImageRecord] | None,
+    planned: Sequence[ImageRecord],
+    synthetic: ImageSet | None,
 ) -> tuple[str, int]:
+    """Return the hash of what a regime trains on and how many images those are."""
     wanted = REGIMES[regime]
-    if records is None:
+    if real is None:
         return UNKNOWN_DATA, 1
-    real = [r for r in records if r.source != "synthetic"]
-    stand_in = [] if not wanted.synthetic or synthetic is None else _planned_synthetic(synthetic)
-    chosen = training_set(experiment, regime, [*real, *stand_in])
-    if not wanted.synthetic:
+    chosen = training_set(experiment, regime, [*real, *(planned if wanted.synthetic else [])], sizes)
+    if not chosen.num_synthetic:
         return data_hash(chosen.records), len(chosen.records)
-    science = synthetic.science if synthetic else UNKNOWN_DATA
-    return short_hash([data_hash(chosen.records), science]), len(chosen.records)
+    science = [data_hash(chosen.records), synthetic.science if synthetic else UNKNOWN_DATA]
+    if experiment.drop_duplicates:
+        # Which of them are near a test image shows once they are drawn, but is decided by these and the rule.
+        science += [data_hash(r for r in real if r.split != "train"), RULE]
+    return short_hash(science), len(chosen.records)
 
 
 def _planned_synthetic(which: ImageSet) -> list[ImageRecord]:
@@ -104,14 +164,10 @@ def write_pixel_stores(experiment: Experiment, records: Sequence[ImageRecord], p
         write_store(paths.pixels("synthetic", size), synthetic, size)
 
 
-def _pixels(paths: RunPaths, size: int, records: Sequence[ImageRecord]) -> np.ndarray:
-    """Return uint8 [N, R, R, 3] in the order of the records."""
-    out = np.empty((len(records), size, size, 3), np.uint8)
-    for name in ("real", "synthetic"):
-        places = [i for i, r in enumerate(records) if (r.source == "synthetic") == (name == "synthetic")]
-        if places:
-            out[places] = open_store(paths.pixels(name, size)).rows([records[i].image_id for i in places])
-    return out
+def _pixels(paths: RunPaths, size: int, records: Sequence[ImageRecord]) -> PixelRows:
+    """Return the images in the order of the records, left in the stores that all trials of a node map."""
+    names = ["real", *(["synthetic"] if any(r.source == "synthetic" for r in records) else [])]
+    return PixelRows([open_store(paths.pixels(name, size)) for name in names], [r.image_id for r in records])
 
 
 def _labels(records: Sequence[ImageRecord]) -> np.ndarray:
@@ -122,9 +178,9 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
     """Train one classifier, write its predictions on the test images, and return its metrics."""
     from fulora.classify.training import predict, train_classifier
 
-    config = next(c for regime, i, c in experiment.grid.trials() if _is(trial, regime, i, c))
-    records = [*read_catalog(paths), *read_synthetic(paths)]
-    chosen = training_set(experiment, trial.config["regime"], records)
+    config = experiment.grid.config(trial.config["regime"], trial.config["model"])
+    records = [*read_catalog(paths), *read_synthetic(paths, without_leaks=experiment.drop_duplicates)]
+    chosen = training_set(experiment, trial.config["regime"], records, sizes_of(trial, experiment))
     training, validation = split_validation(
         chosen.records, experiment.grid.num_validation, by=experiment.grid.validation, seed=trial.seed
     )
@@ -141,12 +197,15 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
         seed=trial.seed,
         on_epoch=on_epoch,
         validation=(_pixels(paths, size, validation), _labels(validation)) if validation else None,
+        checkpoint=paths.checkpoints(trial.trial_id),
     )
     probabilities = predict(trained.model, _pixels(paths, size, test), batch_size=64, device=trained.device)
     write_table(paths.prediction(trial.trial_id), "predictions", _prediction_rows(trial, test, probabilities))
+    shutil.rmtree(paths.checkpoints(trial.trial_id), ignore_errors=True)
     last = trained.history[trained.epoch - 1]
     return {
         "epoch": trained.epoch,
+        "resumed_from": trained.resumed_from,
         "train_loss": last["loss"],
         "train_accuracy": last["accuracy"],
         **({"validation_accuracy": last["validation_accuracy"]} if validation else {}),
@@ -160,11 +219,6 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
         "device": trained.device,
         "peak_memory_bytes": trained.peak_memory_bytes,
     }
-
-
-def _is(trial: Trial, regime: str, index: int, config: Any) -> bool:
-    have = trial.config
-    return (have["regime"], have["seed_index"], have["model"]) == (regime, index, config.model)
 
 
 def _prediction_rows(trial: Trial, test: Sequence[ImageRecord], probabilities: np.ndarray) -> list[dict[str, Any]]:

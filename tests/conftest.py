@@ -111,7 +111,8 @@ def mini_flags(small_base: Path) -> list[str]:
         "--grid.models", "MobileNet v2", "ResNet18",
         "--grid.table2-model", "ResNet18", "--grid.epochs", "1", "--grid.resolution-px", "32",
         "--grid.pretrained", "none", "--sizes.num-spanish", "40", "--sizes.num-spanish-hybrid", "20",
-        "--sizes.num-synthetic", "20", "--judge.num-images", "60", "--judge.num-heldout", "20", "--judge.epochs", "1",
+        "--sizes.num-synthetic", "20", "--amounts.numbers", "0", "20", "--amounts.shares",
+        "--judge.num-images", "60", "--judge.num-heldout", "20", "--judge.epochs", "1",
         "--phantoms.num-spanish", "120", "--phantoms.num-african-train", "20", "--phantoms.num-african-test", "40",
     ]  # fmt: skip
 

@@ -60,25 +60,28 @@ class RegimeSizes:
     num_spanish: int = 6148
     """Spanish training images of ES. Source: paper, Table 1 (every published training image of the five planes)."""
     num_spanish_hybrid: int = 1150
-    """Spanish training images of HB, 230 per plane. Source: paper, Table 1."""
+    """Spanish training images of HB, 230 per plane; 0: synthetic images alone. Source: paper, Table 1."""
     num_synthetic: int = 5000
-    """Synthetic images of HB, 1000 per plane. Source: paper, Table 1."""
+    """Synthetic images of HB, 1000 per plane; 0: none. Source: paper, Table 1."""
 
     def faults(self) -> list[str]:
         """Return every fault of the sizes; a balanced number must divide by the number of planes."""
         faults = [
-            fault(f"sizes.{name}", value, "is not a positive number", "Give at least 1.")
-            for name, value in (
-                ("num_spanish", self.num_spanish),
-                ("num_spanish_hybrid", self.num_spanish_hybrid),
-                ("num_synthetic", self.num_synthetic),
+            fault(f"sizes.{name}", value, f"is less than {least}", f"Give at least {least}.")
+            for name, value, least in (
+                ("num_spanish", self.num_spanish, 1),
+                ("num_spanish_hybrid", self.num_spanish_hybrid, 0),
+                ("num_synthetic", self.num_synthetic, 0),
             )
-            if value < 1
+            if value < least
         ]
+        if self.num_spanish_hybrid == self.num_synthetic == 0:
+            rule = "is 0, and so is sizes.num_synthetic: HB has no images"
+            faults.append(fault("sizes.num_spanish_hybrid", 0, rule, "Give one of the two."))
         return faults + [
             fault(f"sizes.{name}", value, f"does not divide by the {len(PLANES)} planes", "Give a multiple.")
             for name, value in (("num_spanish_hybrid", self.num_spanish_hybrid), ("num_synthetic", self.num_synthetic))
-            if value >= 1 and value % len(PLANES)
+            if value % len(PLANES)
         ]
 
 
@@ -133,11 +136,11 @@ def select_training_set(regime: str, records: Sequence[ImageRecord], sizes: Regi
         pool = _training_images(records, "spanish", regime)
         if wanted.spanish == "all":
             chosen += _draw_all(pool, sizes.num_spanish, notes, regime=regime, seed=seed)
-        else:
+        elif sizes.num_spanish_hybrid:
             chosen += _draw_balanced(pool, sizes.num_spanish_hybrid, notes, what=f"{regime} asks for", seed=seed)
     if wanted.african:
         chosen += _training_images(records, "african", regime)
-    if wanted.synthetic:
+    if wanted.synthetic and sizes.num_synthetic:
         pool = _training_images(records, "synthetic", regime)
         chosen += _draw_balanced(pool, sizes.num_synthetic, notes, what=f"{regime} asks for", seed=seed)
     return TrainingSet(regime=regime, records=tuple(chosen), notes=tuple(notes))

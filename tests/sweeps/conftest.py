@@ -16,6 +16,8 @@ from fulora.evaluate.scores import confusion_matrix
 from fulora.planes import PLANES, TESTED_PLANES
 from fulora.recipes import demo
 from sweeps.paths import RunPaths, write_json
+from sweeps.predictions import read_predictions
+from sweeps.scoring import write_measurements
 from sweeps.tables import METRICS, read_rows, write_table, write_trials
 from sweeps.trials import Attempt, plain, short_hash
 
@@ -73,9 +75,9 @@ def _catalog(paths: RunPaths, rng: np.random.Generator) -> list[dict[str, Any]]:
                 )  # fmt: skip
     write_table(paths.catalog, "catalog", rows)
     pair = {
-        "kind": "pixels", "image_a": "african/train-brain-000", "image_b": "african/test-brain-001", "split_a": "train",
-        "split_b": "test", "source_a": "african", "source_b": "african", "patient_a": "african/train/0",
-        "patient_b": "african/test/0", "same_plane": True,
+        "kind": "pixels", "distance": 0, "image_a": "african/test-brain-001", "image_b": "african/train-brain-000",
+        "set_a": "test", "set_b": "train", "split_a": "test", "split_b": "train", "source_a": "african",
+        "source_b": "african", "patient_a": "african/test/0", "patient_b": "african/train/0", "same_plane": True,
     }  # fmt: skip
     write_table(paths.audit, "audit", [pair])
     return rows
@@ -187,7 +189,17 @@ def _grid(paths: RunPaths, rng: np.random.Generator, test: list[dict[str, Any]])
         write_table(paths.table(name), name, rows)
     write_table(paths.predictions, "predictions", predictions)
     write_table(paths.table("confusion"), "confusion", confusion)
+    _measure_some(paths, tables["table1"] + tables["table2"])
     return _attempts(attempts)
+
+
+def _measure_some(paths: RunPaths, rows: list[dict[str, Any]]) -> None:
+    """Write comparisons, calibration and the like of a few cells: all of them would take a second."""
+    test, predicted = read_predictions(paths)
+    cells = {(r["regime"], r["model"]): predicted[r["trial_ids"]][None] for r in rows}
+    models = ("EfficientNet b0", "ViT b16")
+    some = {cell: p for cell, p in cells.items() if cell[0] in ("ES", "HB", "AF") and cell[1] in models}
+    write_measurements(some, test, paths, seed=3, drop_duplicates=False)
 
 
 def _attempts(cells: list[tuple[str, str]]) -> list[Attempt]:

@@ -106,6 +106,9 @@ def test_no_test_images(capsys, tmp_path, sources):
         (["--lora.learning-rate", "-1"], "learning_rate"),
         (["--grid.epochs", "0"], "epochs"),
         (["--sizes.num-synthetic", "7"], "num_synthetic"),
+        (["--sizes.num-synthetic", "0", "--sizes.num-spanish-hybrid", "0"], "HB has no images"),
+        (["--amounts.numbers", "12"], "amounts.numbers: 12 must be at least 0 and divide by 5 planes"),
+        (["--amounts.shares", "1.5"], "amounts.shares: 1.5 must lie in 0 to 1"),
         (["--judge.epochs", "0"], "judge.epochs"),
         (["--num-cpus", "0"], "num_cpus"),
         (["--base", "/nowhere/model"], "/nowhere/model"),
@@ -168,7 +171,7 @@ def test_the_plan_of_the_paper_names_every_trial_and_starts_nothing(capsys, tmp_
 
 
 def test_a_plan_on_real_images_has_ids(capsys, tmp_path, sources):
-    words = ["--grid.regimes", "ES", "--grid.table2-regimes", "AF"]
+    words = ["--grid.regimes", "ES", "--grid.table2-regimes", "AF", "--amounts.numbers", "--amounts.shares"]
     code, out, err = call(capsys, "plan", "demo", "--spanish", sources[0], "--african", sources[1], *words)
     assert code == 0, err
     ids = [line.split()[-3] for line in out.splitlines() if line.startswith("grid")]

@@ -49,7 +49,9 @@ def test_the_page_shows_every_part_and_loads_nothing(run: RunPaths) -> None:
     assert all('alt="' in image and 'alt=""' not in image for image in re.findall(r"<img[^>]*>", page))
     assert all("scope=" in cell for cell in re.findall(r"<th[ >][^>]*", page))
     made = {file.name for file in run.figures.iterdir()}
-    drawn = {f"{name}.{kind}" for name in ("loss", "scores", "tsne", "timeline") for kind in ("png", "svg")}
+    drawn = {
+        f"{name}.{kind}" for name in ("loss", "scores", "reliability", "tsne", "timeline") for kind in ("png", "svg")
+    }
     assert made == {*drawn, "samples.png"}
 
 
@@ -205,3 +207,50 @@ def test_the_page_says_how_close_images_are_and_shows_the_closest(run: RunPaths)
     assert "1.2 % of the 80 images" in part and "any of 160 phantom images of 77 other patients" in part
     assert "closeness 0.00" in part and "turned left to right" in part and "file missing" in part
     assert part.count('src="data:image/jpeg') == 2, "the synthetic image and its nearest"
+
+
+def _part(page: str, key: str) -> str:
+    """Return the words of one section."""
+    start = page.index(f'<section id="{key}"')
+    return _words(page[start : page.index("</section>", start)])
+
+
+def test_the_page_says_what_can_be_told_from_chance(run: RunPaths) -> None:
+    """The fabricated AF is right in eight of ten, ES in half: told apart, and shown as the gain of AF."""
+    rows = [r for r in read_rows(run.table("comparisons"), "comparisons") if r["metric"] == "accuracy"]
+    row = next(r for r in rows if (r["regime_a"], r["regime_b"], r["model_a"]) == ("ES", "AF", "ViT b16"))
+    assert row["told_from_chance"] and row["difference"] > 0
+    told = sum(r["told_from_chance"] for r in rows)
+    flipped = [
+        r | {"regime_a": r["regime_b"], "regime_b": r["regime_a"], "difference": -r["difference"],
+             "low": -r["high"], "high": -r["low"]}
+        if r["model_a"] == r["model_b"] else r for r in read_rows(run.table("comparisons"), "comparisons")
+    ]  # fmt: skip
+    part = _part(write_report(run).read_text(), "scores")
+    assert f"AF against ES: ViT b16 +{row['difference']:.1f}" in part
+    assert f"Of all {len(rows)} pairs of rows of Tables 1 and 2, {told} can be told apart by accuracy" in part
+    write_table(run.table("comparisons"), "comparisons", flipped)
+    assert _part(write_report(run).read_text(), "scores") == part, "the order of a pair does not matter"
+
+
+def test_the_page_shows_scores_both_ways_by_centre_and_how_sure_classifiers_are(run: RunPaths) -> None:
+    words = _part(page := write_report(run).read_text(), "scores")
+    # The fabricated audit has one pair: a training image that is a test image too, which only AF trains on.
+    assert "up to 0 repeat another one, and up to 1, by regime, were trained on" in words
+    (row,) = [r for r in read_rows(run.table("deduplicated"), "deduplicated") if r["regime"] == "AF"]
+    assert f"AF ViT b16 1 1 0 {read_rows(run.table('table2'), 'table2')[0]['accuracy']:.2f}" in words
+    assert f"{row['accuracy']:.2f} {row['accuracy_low']:.1f}–{row['accuracy_high']:.1f}" in words
+    assert "Accuracy by centre" in words and "Ghana: 24 images" in words and "Accuracy by machine" not in words
+    assert "AUC, paper’s formula" in words
+    calibration = read_rows(run.table("calibration"), "calibration")
+    part = _part(page, "calibration")
+    assert f"classifiers are {sum(r['confidence'] for r in calibration) / 5:.1f} % sure" in part
+    assert all(f"{r['brier']:.3f}" in part for r in calibration)
+
+
+def test_one_row_has_nothing_to_compare_with_and_no_repeats_are_said(run: RunPaths) -> None:
+    write_table(run.table("comparisons"), "comparisons", [])
+    rows = read_rows(run.table("deduplicated"), "deduplicated")
+    write_table(run.table("deduplicated"), "deduplicated", [r | {"num_left_out": 0} for r in rows])
+    part = _part(write_report(run).read_text(), "scores")
+    assert "Only one row has scores" in part and "No test image is there twice or was trained on" in part

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from fulora.data.pixels import decode_square
-from fulora.experiment import Experiment
+from fulora.experiment import Amounts, Experiment
 from sweeps import lora_sweep
 from sweeps.catalog import read_catalog
 from sweeps.cluster import ClusterOptions
@@ -80,8 +80,21 @@ def test_every_finished_cell_predicts_every_test_image_once(finished):
         assert sum(row[f"p_{name}"] for name in ("other", "abdomen", "brain", "femur", "thorax")) == pytest.approx(
             1, abs=1e-5
         )
-    assert len(by_trial) == 4 * 2 + 2
+    assert len(by_trial) == 4 * 2 + 2 + 1, "Tables 1 and 2, and HB+DA without synthetic images"
     assert all(sorted(ids) == sorted(test) for ids in by_trial.values())
+
+
+def test_how_many_synthetic_images_help_uses_the_cell_of_table_1_where_it_is_the_same(finished):
+    none, twenty = read_rows(finished.table("amounts"), "amounts")
+    assert [(r["kind"], r["num_es"], r["num_synthetic"]) for r in (none, twenty)] == [
+        ("number", 20, 0),
+        ("number", 20, 20),
+    ]
+    cell = next(r for r in read_rows(finished.table("table1"), "table1") if r["regime"] == "HB+DA" and
+                r["model"] == "ResNet18")  # fmt: skip
+    assert twenty["trial_ids"] == cell["trial_ids"] and twenty["accuracy"] == cell["accuracy"]
+    assert twenty["accuracy_gain"] == pytest.approx(twenty["accuracy"] - none["accuracy"])
+    assert (none["accuracy_gain"], none["accuracy_gain_low"]) == (0, 0)
 
 
 def test_accuracy_in_the_table_is_that_of_the_predictions(finished):
@@ -221,7 +234,7 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path, mini_experiment, 
     weights.mkdir()
     save_file({"not.a.key": torch.zeros(3)}, weights / "resnet18.tv_in1k.safetensors")
     grid = replace(mini_experiment.grid, regimes=("ES",), table2_regimes=(), pretrained="local", weights=weights)
-    failed = go(replace(mini_experiment, grid=grid), copied.root, until="grid")
+    failed = go(replace(mini_experiment, grid=grid, amounts=Amounts()), copied.root, until="grid")
     assert [(a.label, a.status) for a in failed] == [("ES, ResNet18", "FAILED")]
     assert "resnet18" in failed[0].error_message.lower()
     rows = {r["model"]: r for r in read_rows(copied.table("table1"), "table1")}
