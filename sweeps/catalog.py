@@ -11,8 +11,9 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
-from fulora.data.audit import describe_pairs, find_duplicates, without_duplicates
+from fulora.data.audit import describe_pairs, find_duplicates, patients_on_both_sides, without_duplicates
 from fulora.data.near_duplicates import RULE, perceptual_hash
 from fulora.data.phantoms import write_phantoms
 from fulora.data.pixels import num_threads, read_grey
@@ -49,12 +50,14 @@ def build_catalog(experiment: Experiment, paths: RunPaths, progress: Progress) -
     if experiment.drop_duplicates:
         records, dropped = without_duplicates(found)
         notes.append(
-            f"{len(dropped)} training images are left out: each equals or nearly equals a test image, or equals "
-            "another training image"
+            f"{len(dropped)} training images are left out: each equals or nearly equals a test image, is of a patient "
+            "who is tested on too, or equals another training image"
         )
     pairs = find_duplicates(found, lora=_lora_ids(experiment, records))
     notes += describe_pairs(pairs)
-    write_table(paths.catalog, "catalog", map(asdict, records))
+    if both := patients_on_both_sides(found):
+        notes.append(f"patients with images to train on and to test on: {len(both)} (the first: {both[0]})")
+    write_table(paths.catalog, "catalog", ({**asdict(r), "path": _within(r.path, paths)} for r in records))
     write_table(paths.audit, "audit", map(asdict, pairs))
     return records, notes
 
@@ -119,9 +122,16 @@ def _check_test_set(records: Sequence[ImageRecord]) -> None:
 
 
 def read_catalog(paths: RunPaths) -> list[ImageRecord]:
-    """Return the catalog's records."""
+    """Return the catalog's records; a path within the run's folder is of where that is now."""
     rows = read_rows(paths.catalog, "catalog")
-    return [ImageRecord(**{name: row[name] for name in _FIELDS}) for row in rows]
+    root = paths.root.resolve()
+    return [ImageRecord(**{name: row[name] for name in _FIELDS} | {"path": str(root / row["path"])}) for row in rows]
+
+
+def _within(path: str, paths: RunPaths) -> str:
+    """Return a path relative to the run's folder where it lies in it, so that the folder can be moved."""
+    root = paths.root.resolve()
+    return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 
 def read_synthetic(paths: RunPaths, *, without_leaks: bool = False) -> list[ImageRecord]:

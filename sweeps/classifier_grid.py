@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from fulora.classify.models import MODELS
 from fulora.classify.training import ClassifierConfig
 from fulora.data.near_duplicates import RULE
 from fulora.data.pixels import PixelRows, open_store, write_store
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import REGIMES, RegimeSizes, TrainingSet, select_training_set, split_validation
+from fulora.device import Footprint
 from fulora.experiment import Experiment
 from fulora.planes import PLANES, plane_from_label
 from fulora.seeds import derive_seed
@@ -28,9 +30,6 @@ from sweeps.paths import RunPaths
 from sweeps.tables import read_rows, write_table
 from sweeps.trials import Trial, data_hash, plain, short_hash
 from sweeps.tuning import Report
-
-_RELATIVE_COST = {"ViT b16": 8.0, "DenseNet169": 3.0, "EfficientNet b0": 1.5, "ResNet18": 1.2, "MobileNet v2": 1.0}
-"""Seconds per image relative to the lightest, measured at 64 px; only the order in which trials start depends on it."""
 
 
 def training_set(
@@ -117,7 +116,7 @@ def grid_trials(
                 },
                 inputs={"data": data, "test": test},
                 seed=derive_seed(experiment.seed, "grid", cell.seed_index),
-                cost=_RELATIVE_COST.get(cell.config.model, 2.0) * size,
+                cost=MODELS[cell.config.model].relative_cost * size,
             )
         )
     return trials
@@ -172,6 +171,32 @@ def _pixels(paths: RunPaths, size: int, records: Sequence[ImageRecord]) -> Pixel
 
 def _labels(records: Sequence[ImageRecord]) -> np.ndarray:
     return np.array([plane_from_label(r.plane).index for r in records], dtype=np.int64)
+
+
+def measure_models(trials: Sequence[Trial], experiment: Experiment) -> Footprint:
+    """Return what the largest of some trials takes of this process's device, from a few steps of each model."""
+    from fulora.classify.memory import measure_memory
+
+    regimes = {trial.config["model"]: trial.config["regime"] for trial in trials}
+    return measure_memory([experiment.grid.config(regime, model) for model, regime in regimes.items()])
+
+
+def validation_notes(trials: Sequence[Trial], records: Sequence[ImageRecord], experiment: Experiment) -> list[str]:
+    """Return a sentence on each regime whose validation images are of patients that are trained on too."""
+    notes: dict[str, str] = {}
+    for trial in trials:
+        regime, num = trial.config["regime"], experiment.grid.num_validation
+        if regime in notes or not num or trial.config["seed_index"]:
+            continue
+        chosen = training_set(experiment, regime, records, sizes_of(trial, experiment)).records
+        sides = split_validation(chosen, num, by=experiment.grid.validation, seed=trial.seed)
+        trained, validated = ({r.patient_id for r in side if r.patient_id} for side in sides)
+        if both := trained & validated:
+            notes[regime] = (
+                f"{regime}: {len(both)} of {len(validated)} validation patients are trained on too, so its validation "
+                f"accuracy flatters (the kept epoch: {experiment.grid.keep}; --grid.validation patients parts them)"
+            )
+    return list(notes.values())
 
 
 def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experiment) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class ClusterOptions:
     """GPUs to use on this machine; all that are found where not given. More than there are: logical ones, for tests."""
     gpus_per_trial: float | None = None
     """Share of a GPU a trial takes; 0.5 packs two on one, and Ray does not limit memory: they must fit together. Not
-    given, rank trials share a GPU where the measured memory of the largest lets them; other trials take one each."""
+    given, rank trials and classifiers share a GPU where the measured memory of the largest lets them."""
 
     def faults(self) -> list[str]:
         """Return every fault of these options, empty when there is none."""
@@ -73,7 +73,7 @@ class Cluster:
     num_nodes: int
     gpus_per_trial: float = 1.0
     shares_gpus: bool = False
-    """Whether rank trials may share a GPU, as their measured memory allows."""
+    """Whether trials may share a GPU, as their measured memory allows."""
 
     @property
     def num_slots(self) -> int:

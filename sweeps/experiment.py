@@ -190,10 +190,14 @@ def _do_grid(
         record.note("grid", classifier_grid.training_set(experiment, regime, both).notes)
     for sizes in classifier_grid.amount_sizes(experiment):
         record.note("grid", classifier_grid.training_set(experiment, experiment.amounts.regime, both, sizes).notes)
+    record.note("grid", classifier_grid.validation_notes(plan.grid, both, experiment))
     work: dict[str, Work] = {"grid": partial(classifier_grid.train_cell, experiment=experiment)}
     absent = missing(plan.grid, paths)
     # A trial that succeeded but whose predictions were deleted is run again.
     todo = [*absent, *(t for t in plan.grid if t not in absent and not paths.prediction(t.trial_id).is_file())]
+    measure = partial(classifier_grid.measure_models, todo, experiment)
+    cluster, words = packed(measure, num_trials=len(todo), cluster=cluster)
+    record.note("grid", [words] if words else [])
     failed = _run_trials("grid", todo, len(plan.grid) - len(todo), work, record, cluster)
     if not classifier_grid.gather_predictions(plan.grid, paths):
         raise StageFailed(_reasons("no classifier was trained", failed))

@@ -1,4 +1,4 @@
-"""Rank trials on one GPU at once, as many as fit: measured on a few real steps of the largest, not guessed.
+"""Trials on one GPU at once, as many as fit: measured on a few real steps of the largest, not guessed.
 
 In: the largest trial still to do, how many there are. Out: the cluster with the share of a GPU that a trial takes, and
 what was measured in words. Source of the idea: at batch 2 a large card is idle most of the time (paper section 3).

@@ -17,7 +17,7 @@ import numpy as np
 
 from fulora.classify.augment import AugmentConfig, augment_batch
 from fulora.classify.batches import load_batches, split_batches, to_input
-from fulora.classify.models import MODELS, Pretrained, build_model, model_faults
+from fulora.classify.models import MODELS, Pretrained, build_model, model_faults, resolution_faults
 from fulora.classify.progress import Keeper, Progress, identity_of
 from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device
 from fulora.errors import InputError, fault, raise_if_any
@@ -75,12 +75,11 @@ class ClassifierConfig:
     def faults(self) -> list[str]:
         """Return every fault of this configuration."""
         found = model_faults(self.model)
-        for name, least in (("epochs", 1), ("batch_size", 2), ("resolution_px", 32)):
+        if not found:
+            found += resolution_faults(self.model, self.resolution_px)
+        for name, least in (("epochs", 1), ("batch_size", 2)):
             if getattr(self, name) < least:
                 found.append(fault(name, getattr(self, name), f"must be at least {least}", "Choose a larger number"))
-        if self.model == "ViT b16" and self.resolution_px % 16:
-            rule = "must be a multiple of 16 for ViT b16"
-            found.append(fault("resolution_px", self.resolution_px, rule, "Choose 64, 224 or 512"))
         if not 0 < self.learning_rate < float("inf"):
             found.append(fault("learning_rate", self.learning_rate, "must be positive", "The paper's value is 1e-3"))
         if not 0 <= self.momentum < 1:

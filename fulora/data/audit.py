@@ -95,25 +95,35 @@ def describe_pairs(pairs: Sequence[DuplicatePair]) -> list[str]:
     return sentences
 
 
+def patients_on_both_sides(records: Iterable[ImageRecord]) -> list[str]:
+    """Return the patients, sorted, that have images in the training and in the test split: another kind of leak."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.patient_id:
+            sides[record.patient_id].add(record.split)
+    return sorted(patient for patient, splits in sides.items() if len(splits) > 1)
+
+
 def without_duplicates(records: Iterable[ImageRecord]) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Return the records to keep, in their order, and the training images left out.
 
-    A training image that equals or nearly equals a test image of any source goes, and of training images with equal
-    pixels all but the one whose id sorts first. Training images that are only nearly equal stay, of one patient or of
-    two: frames of a sweep are what such data is made of, and none of them is tested on. Test images all stay: which of
-    them a score counts is the score's matter.
+    A training image that equals or nearly equals a test image of any source goes, one of a patient who is tested on
+    too, and of training images with equal pixels all but the one whose id sorts first. Training images that are only
+    nearly equal stay, of one patient or of two: frames of a sweep are what such data is made of, and none of them is
+    tested on. Test images all stay: which of them a score counts is the score's matter.
     """
     records = list(records)
     tested = [record for record in records if record.split != "train"]
     equal, train = {record.pixel_hash for record in tested}, [r for r in records if r.split == "train"]
     nearest = least_distances([r.perceptual_hash for r in train], [r.perceptual_hash for r in tested])
+    both = set(patients_on_both_sides(records))
     first: dict[str, str] = {}
     for record in sorted(train, key=lambda r: r.image_id):
         first.setdefault(record.pixel_hash, record.image_id)
     dropped = [
         r
         for r, distance in zip(train, nearest, strict=True)
-        if r.pixel_hash in equal or distance <= NEAR_BITS or first[r.pixel_hash] != r.image_id
+        if r.pixel_hash in equal or distance <= NEAR_BITS or r.patient_id in both or first[r.pixel_hash] != r.image_id
     ]
     gone = {record.image_id for record in dropped}
     return [record for record in records if record.image_id not in gone], dropped

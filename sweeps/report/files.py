@@ -93,6 +93,9 @@ def read_run(paths: RunPaths) -> RunFiles:
             return []
 
     tables = {name: rows(name, getattr(paths, name), name) for name in ("catalog", "audit", "trials", "predictions")}
+    for row in tables["catalog"]:
+        if row["path"]:  # what lies in the run is listed relative to it
+            row["path"] = str(paths.root.resolve() / row["path"])
     for name in (
         "table1",
         "table2",

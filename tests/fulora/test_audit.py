@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fulora.cli import main
-from fulora.data.audit import DuplicatePair, describe_pairs, find_duplicates, without_duplicates
+from fulora.data.audit import DuplicatePair, describe_pairs, find_duplicates, patients_on_both_sides, without_duplicates
 from fulora.data.near_duplicates import (
     NEAR_BITS,
     NUM_BITS,
@@ -245,6 +245,14 @@ def test_the_readers_hash_and_the_command_names_each_pair_and_its_leak(
     for wrong in ((), (folder, "--african", folder)):
         assert run(*wrong) == 2
         assert "folder" in capsys.readouterr().err
+
+
+def test_a_patient_on_both_sides_is_named_and_not_trained_on() -> None:
+    records = [record("a1", "x"), record("a2", "y", split="test"), record("b1", "z"), record("c1", "w", split="test")]
+    assert patients_on_both_sides(records) == ["african/a"]
+    kept, dropped = without_duplicates(records)
+    assert [r.image_id for r in dropped] == ["african/a1"] and len(kept) == 3
+    assert patients_on_both_sides(kept) == []
 
 
 def run(*words: object) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ import torchvision
 from safetensors.torch import save_file
 
 from fulora.classify import weights as files
-from fulora.classify.models import MODELS, build_model, new_model
+from fulora.classify.models import MODELS, ModelSpec, build_model, new_model
 from fulora.classify.training import ClassifierConfig, predict, train_classifier
 from fulora.errors import InputError
+from fulora.experiment import Grid
 
 TORCHVISION = {
     "DenseNet169": torchvision.models.densenet169,
@@ -159,3 +162,25 @@ def test_without_weights_it_says_from_scratch(tmp_path, monkeypatch: pytest.Monk
 def test_bad_model_or_resolution(name: str, resolution: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         new_model(name, resolution_px=resolution, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("ResNet34", ModelSpec(
+            tag="resnet34.tv_in1k", torchvision_stem="resnet34", torchvision_weights=True, channels_last=True)),
+        ("ViT tiny", ModelSpec(
+            tag="vit_tiny_patch16_224.augreg_in21k_ft_in1k", torchvision_stem="none", torchvision_weights=False,
+            channels_last=False, patch_px=16)),
+    ],
+)  # fmt: skip
+def test_another_architecture_is_one_entry(monkeypatch: pytest.MonkeyPatch, name: str, spec: ModelSpec) -> None:
+    monkeypatch.setitem(MODELS, name, spec)
+    grid = Grid(models=(name,), regimes=("ES",), table2_regimes=(), resolution_px=48, pretrained="none", epochs=1)
+    assert grid.faults() == []
+    ((_, _, config),) = grid.trials()
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), dtype=np.uint8)
+    trained = train_classifier(pixels=pixels, labels=np.arange(6) % 5, config=config, seed=0, device="cpu")
+    assert predict(trained.model, pixels, device="cpu").shape == (6, 5)
+    wrong = replace(grid, resolution_px=50).faults()
+    assert (len(wrong) == 1 and "a multiple of 16 for ViT tiny" in wrong[0]) if spec.patch_px else not wrong

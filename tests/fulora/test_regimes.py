@@ -13,12 +13,14 @@ from fulora.data.regimes import (
     REGIMES,
     TABLE1_REGIMES,
     TABLE2_REGIMES,
+    Regime,
     RegimeSizes,
     select_lora_images,
     select_training_set,
     split_validation,
 )
 from fulora.errors import InputError
+from fulora.experiment import Grid
 from fulora.planes import PLANES
 
 SIZES = RegimeSizes(num_spanish=200, num_spanish_hybrid=50, num_synthetic=100)
@@ -197,3 +199,23 @@ def test_validation_by_images_and_by_patients() -> None:
     most = split_validation(chosen, 10_000, by="patients", seed=0)[1]
     assert 0 < len(most) <= sum(bool(r.patient_id) for r in chosen) // 5
     assert split_validation(chosen, 0, by="patients", seed=0) == (list(chosen), [])
+
+
+def test_another_regime_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Regime(name="AF+SYN", spanish="none", african=True, synthetic=True, augment=True)
+    monkeypatch.setitem(REGIMES, both.name, both)
+    grid = Grid(models=("ResNet18",), regimes=("AF+SYN",), table2_regimes=())
+    assert grid.faults() == []
+    assert [(regime, config.augment) for regime, _, config in grid.trials()] == [("AF+SYN", True)]
+    chosen = select_training_set("AF+SYN", [*make("african", 4), *make("synthetic", 30)], SIZES, seed=0)
+    assert (chosen.num_es, chosen.num_af, chosen.num_synthetic) == (0, 20, 100)
+
+
+def test_a_hybrid_without_one_of_its_halves() -> None:
+    records = [*make("spanish", 20), *make("synthetic", 30)]
+    none = select_training_set("HB", records, replace(SIZES, num_synthetic=0), seed=0)
+    assert (none.num_es, none.num_synthetic, none.notes) == (50, 0, ())
+    alone = select_training_set("HB", records, replace(SIZES, num_spanish_hybrid=0), seed=0)
+    assert (alone.num_es, alone.num_synthetic, alone.num_patients) == (0, 100, 0)
+    with pytest.raises(InputError, match="HB has no images"):
+        select_training_set("HB", records, replace(SIZES, num_spanish_hybrid=0, num_synthetic=0), seed=0)

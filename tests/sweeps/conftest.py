@@ -272,6 +272,7 @@ def _embedding(paths: RunPaths, rng: np.random.Generator) -> None:
 
 
 def _stages(paths: RunPaths, trials: list[Attempt]) -> None:
+    _write_amounts(paths)
     write_trials(paths.trials, trials)
     where = "1 node, 2 cores, 0 GPUs: 2 trials at once"
     rows = [
@@ -297,3 +298,19 @@ def _stages(paths: RunPaths, trials: list[Attempt]) -> None:
     )
     note = "ES asks for 6148 Spanish images; there are 100, all are taken"
     write_table(paths.table("notes"), "notes", [{"stage": "grid", "note": note}])
+
+
+def _write_amounts(paths: RunPaths) -> None:
+    asked = [("number", 40, 0, 50.0), ("number", 40, 40, 61.0), ("number", 40, 80, 66.0),
+             ("share", 40, 0, 50.0), ("share", 20, 20, 47.0), ("share", 0, 40, 31.0)]  # fmt: skip
+    rows = []
+    for kind, real, synthetic, score in asked:
+        ends = {f"{name}{end}": score + add for name in METRICS for end, add in (("", 0), ("_low", -7), ("_high", 7))}
+        gain = {f"{name}_gain{end}": score - 50 + add for name in ("accuracy", "f1")
+                for end, add in (("", 0), ("_low", -5), ("_high", 5))}  # fmt: skip
+        rows.append({
+            "kind": kind, "regime": "HB+DA", "model": "ResNet18", "asked_real": real, "asked_synthetic": synthetic,
+            "num_es": real, "num_synthetic": synthetic, "num_patients": real // 4, "num_seeds": 1, **ends, **gain,
+            "num_test": 160, "weights": "from scratch", "trial_ids": f"t{real}{synthetic}",
+        })  # fmt: skip
+    write_table(paths.table("amounts"), "amounts", rows)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fulora.classify.training import train_classifier
+from fulora.experiment import Amounts
 from sweeps import classifier_grid
 from sweeps.catalog import build_catalog
 from sweeps.paths import RunPaths
@@ -13,10 +14,18 @@ from sweeps.progress import Quiet
 from sweeps.tables import read_rows
 
 
-def test_a_stopped_cell_goes_on_at_its_epoch_and_leaves_no_checkpoint(mini_experiment, tmp_path):
+@pytest.fixture
+def one_thread():
+    """Compute as a worker does, on one thread."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_stopped_cell_goes_on_at_its_epoch_and_leaves_no_checkpoint(mini_experiment, tmp_path, one_thread):
     grid = replace(mini_experiment.grid, epochs=3, models=("MobileNet v2",), regimes=("ES",), table2_regimes=())
-    experiment, paths = replace(mini_experiment, grid=grid), RunPaths(tmp_path)
+    experiment, paths = replace(mini_experiment, grid=grid, amounts=Amounts()), RunPaths(tmp_path)
     records, _ = build_catalog(experiment, paths, Quiet())
     classifier_grid.write_pixel_stores(experiment, records, paths)
     trial = next(t for t in classifier_grid.grid_trials(experiment, records, None) if t.config["regime"] == "ES")

@@ -175,6 +175,7 @@ def test_an_s3_address_that_cannot_be_used_says_so_before_anything_is_drawn(draw
         draw(Destination(address="gopher://x/y"))
 
 
+@pytest.mark.slow
 def test_actors_write_to_s3_themselves(s3: str, experiment: Experiment) -> None:
     with connected(ClusterOptions(num_cpus=1)) as cluster:  # its actors have the credentials of this moment
         assert drawn(Destination(address=s3), experiment, cluster) == 50

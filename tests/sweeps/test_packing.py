@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from fulora.device import Footprint
-from fulora.experiment import Experiment
+from fulora.experiment import Amounts, Experiment
 from sweeps.catalog import build_catalog
+from sweeps.classifier_grid import measure_models
 from sweeps.cluster import Cluster, ClusterOptions, connected
-from sweeps.experiment import run
+from sweeps.experiment import make_plan, run
 from sweeps.lora_sweep import measure_rank, rank_trials
 from sweeps.packing import packed, share_of_gpu
 from sweeps.paths import RunPaths
@@ -87,6 +88,20 @@ def test_trials_run_together_on_one_logical_gpu_and_it_is_said_what_the_largest_
     trials = [Trial(stage="lora", label=f"{i}", config={"i": i}, inputs={}, seed=i) for i in range(3)]
     attempts = run_trials(trials, {"lora": _meet}, paths=paths, cluster=shared, progress=Quiet())
     assert [(a.status, a.provenance["gpu_ids"]) for a in attempts] == [("SUCCEEDED", "0")] * 3
+
+
+def test_classifiers_share_a_gpu_as_the_largest_of_their_models_lets_them(
+    mini_experiment: Experiment, tmp_path: Path, local_ray
+) -> None:
+    paths = RunPaths(tmp_path / "run")
+    records, _ = build_catalog(mini_experiment, paths, Quiet())
+    grid = replace(mini_experiment.grid, regimes=("ES",), table2_regimes=(), keep="best", num_validation=5)
+    experiment = replace(mini_experiment, grid=grid, amounts=Amounts())
+    trials = make_plan(experiment, records).grid
+    assert [t.config["model"] for t in trials] == ["MobileNet v2", "ResNet18"]
+    cluster = replace(local_ray, shares_gpus=True)
+    shared, words = packed(partial(measure_models, trials, experiment), num_trials=len(trials), cluster=cluster)
+    assert words.startswith("2 trials share a GPU: a trial takes ") and shared.num_slots == 2
 
 
 def test_what_cannot_be_measured_gets_a_gpu_each_and_a_note(local_ray) -> None:

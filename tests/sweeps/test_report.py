@@ -41,6 +41,8 @@ def test_the_page_shows_every_part_and_loads_nothing(run: RunPaths) -> None:
         "Images are phantoms", "bundled tiny", "trained from scratch", "Algeria", "61.37", "82.40", "ES asks for 6148",
         "loss is <nan> at step 7", "FloatingPointError", "African-like", "ResNet18 judge trained on phantoms",
         "0123456789ab", "1 with one image to train on and one in the test set", "not comparable", "91.5", "27.5",
+        "beside all real ones: accuracy is highest with 80, 66.0 %, 16.0 points above 0",
+        "in place of real ones: accuracy is highest with the fewest, 50.0 % with 0",
     ):  # fmt: skip
         assert text in words or text in page, text
     assert "loss is <nan>" not in page  # an error message is text, never markup
@@ -49,10 +51,16 @@ def test_the_page_shows_every_part_and_loads_nothing(run: RunPaths) -> None:
     assert all('alt="' in image and 'alt=""' not in image for image in re.findall(r"<img[^>]*>", page))
     assert all("scope=" in cell for cell in re.findall(r"<th[ >][^>]*", page))
     made = {file.name for file in run.figures.iterdir()}
-    drawn = {
-        f"{name}.{kind}" for name in ("loss", "scores", "reliability", "tsne", "timeline") for kind in ("png", "svg")
-    }
+    names = ("loss", "scores", "amounts", "reliability", "tsne", "timeline")
+    drawn = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     assert made == {*drawn, "samples.png"}
+
+
+def test_a_run_that_does_not_ask_how_many_images_help_has_no_such_part(run: RunPaths) -> None:
+    plan = json.loads(run.plan.read_text())
+    plan["experiment"]["amounts"] |= {"numbers": [], "shares": []}
+    run.plan.write_text(json.dumps(plan))
+    assert "How many synthetic images help" not in write_report(run).read_text()
 
 
 def test_the_same_files_give_the_same_page(run: RunPaths) -> None:

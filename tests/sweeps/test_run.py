@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +25,7 @@ from sweeps.experiment import make_plan, run
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
 from sweeps.quality import measure_quality
+from sweeps.report import write_report
 from sweeps.tables import read_rows, write_table
 from sweeps.trials import latest_success, read_attempts
 
@@ -224,6 +226,13 @@ def test_a_run_stopped_twice_goes_on_and_gives_the_same_tables(
     assert images() == done, "no finished image is sampled again"
     again = [a.trial_id for a in read_attempts(paths) if a.attempt > 1]
     assert not succeeded & set(again)
+
+
+def test_a_run_that_was_moved_knows_its_images_where_they_are_now(copied, finished):
+    rows = read_rows(copied.catalog, "catalog")
+    assert rows and not any(Path(row["path"]).is_absolute() for row in rows), "phantoms lie in the run"
+    assert all(Path(r.path).is_file() and Path(r.path).is_relative_to(copied.root) for r in read_catalog(copied))
+    assert "cannot be read" not in write_report(copied).read_text()
 
 
 def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path, mini_experiment, copied):

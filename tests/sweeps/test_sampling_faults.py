@@ -61,13 +61,14 @@ def test_a_folder_that_cannot_be_written_stops_sampling_and_keeps_what_was_drawn
     which, paths = base_images(mini_experiment), RunPaths(tmp_path)
     (tmp_path / "synthetic").mkdir()
     (tmp_path / "synthetic" / "femur").write_text("in the way")
-    every = {"paths": paths, "cluster": local_ray, "progress": Quiet()}
     with pytest.raises(StageFailed, match=r"sampling stopped: .*/synthetic/femur.*\nWhat was finished is kept"):
-        synthesis.sample_shards(mini_experiment, [which], **every)
+        synthesis.sample_shards(mini_experiment, [which], paths=paths, cluster=local_ray, progress=Quiet())
     kept = which.num_shards - len(synthesis.missing_shards([which], paths))
     assert 0 < kept < which.num_shards
     (tmp_path / "synthetic" / "femur").unlink()
-    assert synthesis.sample_shards(mini_experiment, [which], **every) == 2 * (which.num_shards - kept)
+    actor = SampleShards(mini_experiment, [which], {"base": None}, RunFolder(tmp_path), 1)
+    every_shard = np.arange(which.num_shards)
+    assert sum(actor({"set": np.zeros_like(every_shard), "shard": every_shard})["num_images"]) == 40
     assert len(synthesis.assemble(which, paths)) == 40
 
 
