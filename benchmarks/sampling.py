@@ -11,6 +11,7 @@ must be what diffusers draws. No Ray is needed.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import platform
 import statistics
@@ -18,12 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 
 from fulora.device import device_in_words, peak_memory_bytes, reset_peak_memory, resolve_device, resolve_precision
 from fulora.diffusion.adapter import add_lora, lora_weights
@@ -58,6 +61,8 @@ class Options:
     """Rounds of each contender, after one that is not counted."""
     device: str = "auto"
     """cpu, cuda or auto."""
+    separately: bool = False
+    """Each optimisation by itself besides; always on CUDA."""
     out: Path | None = None
     """JSON file to write."""
 
@@ -103,14 +108,23 @@ def sampling_config(options: Options) -> SamplingConfig:
     )  # fmt: skip
 
 
-def fulora(options: Options, adapter: Path, device: str, change: Callable[[Any], Any] | None = None) -> Draw:
-    """Return this project's sampler; `change` may replace the U-Net first."""
+def fulora(
+    options: Options,
+    adapter: Path,
+    device: str,
+    change: Callable[[Any], Any] | None = None,
+    *,
+    decode_singly: bool = False,
+) -> Draw:
+    """Return this project's sampler; `change` may replace the U-Net first, the decoder may take images one by one."""
     sampler = Sampler(
         base=options.base, adapter=adapter, config=sampling_config(options), resolution_px=options.resolution_px,
         device=device,
     )  # fmt: skip
     if change is not None:
         sampler.base.unet = change(sampler.base.unet)
+    if decode_singly:
+        sampler.base.vae.enable_slicing()
     return sampler.sample
 
 
@@ -138,6 +152,29 @@ def diffusers_pipeline(options: Options, adapter: Path, device: str, batch_size:
     return draw
 
 
+def with_files(draw: Draw, batch_size: int, *, meanwhile: bool) -> Draw:
+    """Return a contender that makes PNG files of its images too: while the next are drawn, or before."""
+
+    def drawn(rows: list[SampleRow]) -> np.ndarray:
+        found, files = [], []
+        with ThreadPoolExecutor(2) as threads:
+            for start in range(0, len(rows), batch_size):
+                found.append(draw(rows[start : start + batch_size]))
+                if meanwhile:
+                    files += [threads.submit(_png, image) for image in found[-1]]
+                else:
+                    files += [_png(image) for image in found[-1]]
+        return np.concatenate(found)
+
+    return drawn
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
 def contenders(options: Options, adapter: Path, device: str) -> dict[str, Callable[[], Draw]]:
     """Return who takes part, by name: how to make it."""
     found: dict[str, Callable[[], Draw]] = {
@@ -145,15 +182,21 @@ def contenders(options: Options, adapter: Path, device: str) -> dict[str, Callab
         "diffusers, batched": lambda: diffusers_pipeline(options, adapter, device, options.batch_size),
         "fulora": lambda: fulora(options, adapter, device),
     }
+    if not (options.separately or device.startswith("cuda")):
+        return found
+
+    def ours(change: Callable[[Any], Any] | None = None) -> Draw:
+        return fulora(options, adapter, device, change)
+
+    found |= {
+        "fulora, channels last": lambda: ours(lambda unet: unet.to(memory_format=torch.channels_last)),
+        "fulora, compiled": lambda: ours(torch.compile),
+        "fulora, decoder one by one": lambda: fulora(options, adapter, device, decode_singly=True),
+        "fulora, PNG after": lambda: with_files(ours(), options.batch_size, meanwhile=False),
+        "fulora, PNG meanwhile": lambda: with_files(ours(), options.batch_size, meanwhile=True),
+    }
     if device.startswith("cuda"):
-        last = torch.channels_last
-        found |= {
-            "fulora, channels last": lambda: fulora(options, adapter, device, lambda u: u.to(memory_format=last)),
-            "fulora, compiled": lambda: fulora(options, adapter, device, torch.compile),
-            "fulora, CUDA graphs": lambda: fulora(
-                options, adapter, device, lambda u: torch.compile(u, mode="reduce-overhead")
-            ),
-        }
+        found["fulora, CUDA graphs"] = lambda: ours(lambda unet: torch.compile(unet, mode="reduce-overhead"))
     return found
 
 
@@ -190,7 +233,7 @@ def side_by_side(options: Options, scratch: Path, device: str) -> dict[str, Any]
         }
         row = found[name]
         print(
-            f"{name:<24}{row['images_per_second']:>8.2f} images/s  {row['ratio_to_one_by_one']:>5.2f} x  "
+            f"{name:<27}{row['images_per_second']:>8.2f} images/s  {row['ratio_to_one_by_one']:>5.2f} x  "
             f"differs by at most {row['largest_difference_to_batched']} of 255",
             file=sys.stderr,
         )

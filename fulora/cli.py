@@ -113,7 +113,7 @@ def _print_row(row: dict[str, float | str]) -> None:
 
 
 def _audit(command: Audit) -> int:
-    from fulora.data.audit import describe_pairs, find_duplicates
+    from fulora.data.audit import describe_pairs, find_duplicates, patients_on_both_sides
     from fulora.data.sources import read_source
 
     records = [r for source, folder in _folders(command) for r in read_source(folder, source=source)]
@@ -125,7 +125,10 @@ def _audit(command: Audit) -> int:
     print(
         "\n".join([f"{len(records)} images", *(describe_pairs(pairs) or ["no two have equal or nearly equal pixels"])])
     )
-    return 1 if any(pair.leak for pair in pairs) else 0
+    both = patients_on_both_sides(records)
+    if both:
+        print(f"patients with images to train on and to test on: {', '.join(both)}")
+    return 1 if both or any(pair.leak for pair in pairs) else 0
 
 
 def _folders(command: Audit) -> list[tuple[ReadSource, Path]]:

@@ -135,7 +135,8 @@ class Amounts:
     """Synthetic shares of a training set of one size, such as 0 0.25 0.5 0.75 1, so that synthetic images take the
     place of real ones; empty: not asked."""
     total: int = 1150
-    """Images in each of the training sets of `shares`. The paper's HB has as many real ones."""
+    """Images in each of the training sets of `shares`. The paper's HB has as many real ones. Validation images are of
+    Spanish patients beside all of them, the same for every number and share."""
     model: str = "ResNet18"
     """Architecture, by the paper's name."""
     regime: Literal["HB", "HB+DA"] = "HB+DA"
@@ -207,9 +208,9 @@ class Experiment:
     african: Path | None = None
     """Folder of the African images (published layout, or a CSV/Parquet beside images). None: phantoms."""
     drop_duplicates: bool = False
-    """Leave out training images (LoRA's and synthetic ones too) that equal or nearly equal a test image, and all but
-    one of training images with equal pixels. The paper keeps them, and 22 of the 233 African test images are training
-    images too."""
+    """Leave out training images (LoRA's and synthetic ones too) that equal or nearly equal a test image, those of
+    patients who are tested on too, and all but one of training images with equal pixels. The paper keeps them, and 22
+    of the 233 African test images are training images too."""
     seed: int = 0
     """Master seed; every random stream of the run derives from it by name."""
     base: str = "tiny"
@@ -251,6 +252,11 @@ class Experiment:
             *self.phantoms.faults(),
         ]
         found += [f"judge.{text}" for text in self.judge.faults()]
+        found += [
+            fault(f"amounts.{kind}s", self.amounts.numbers if kind == "number" else self.amounts.shares,
+                  "asks for a training set without images", "Leave that one out, or give real images.")
+            for kind, real, synthetic in self.amounts.cells(self.sizes) if real == synthetic == 0
+        ]  # fmt: skip
         if self.compare_per_plane < 1:
             found.append(fault("compare_per_plane", self.compare_per_plane, "must be at least 1", "The demo: 8."))
         if self.choose_rank == "given" and self.sampling.rank not in self.lora.ranks:

@@ -143,8 +143,7 @@ def fixed() -> Experiment:
             validation="patients",
             keep="best",  # the epoch is chosen on patients set aside, never on the test set
         ),
-        # Without real images no patient can be set aside, so the largest share leaves some.
-        amounts=Amounts(numbers=(0, 500, 1000, 2500, 5000), shares=(0.0, 0.25, 0.5, 0.75), total=1150),
+        amounts=Amounts(numbers=(0, 500, 1000, 2500, 5000), shares=(0.0, 0.25, 0.5, 0.75, 1.0), total=1150),
     )
 
 

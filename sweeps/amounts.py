@@ -44,13 +44,14 @@ def write_amounts(experiment: Experiment, trials: Sequence[Trial], paths: RunPat
         }  # fmt: skip
         rows.append(row)
         if not group:
+            first.setdefault(kind, None)  # then there is nothing to compare the others with
             continue
         measured = measure(np.stack([predicted[t.trial_id] for t in group]), test.labels, resamples)
         before = first.setdefault(kind, measured)
         facts: Mapping[str, Any] = done[group[0].trial_id].metrics
         row |= {name: facts[name] for name in ("num_es", "num_synthetic", "num_patients")}
         row |= score_columns(measured)
-        for name, change in mean_change([(before, measured)]).items():
+        for name, change in mean_change([(before, measured)]).items() if before else ():
             if name in _COMPARED:
                 row |= {f"{name}_gain{end}": known(v) for end, v in zip(("", "_low", "_high"), change)}
         row["weights"] = ", ".join(sorted({str(done[t.trial_id].metrics["weights"]) for t in group}))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from fulora.data.audit import describe_pairs, find_duplicates, patients_on_both_sides, without_duplicates
 from fulora.data.near_duplicates import RULE, perceptual_hash
@@ -58,8 +59,17 @@ def build_catalog(experiment: Experiment, paths: RunPaths, progress: Progress) -
     if both := patients_on_both_sides(found):
         notes.append(f"patients with images to train on and to test on: {len(both)} (the first: {both[0]})")
     write_table(paths.catalog, "catalog", ({**asdict(r), "path": _within(r.path, paths)} for r in records))
-    write_table(paths.audit, "audit", map(asdict, pairs))
+    write_table(paths.audit, "audit", [*map(asdict, pairs), *_pairs_of_synthetic(paths)])
     return records, notes
+
+
+def _pairs_of_synthetic(paths: RunPaths) -> list[dict[str, Any]]:
+    """Return what a former call's audit says of the synthetic images; the grid stage makes it anew."""
+    try:
+        rows = read_rows(paths.audit, "audit")
+    except InputError:  # not there, or of another version
+        return []
+    return [row for row in rows if "synthetic" in (row["set_a"], row["set_b"])]
 
 
 def audit_synthetic(

@@ -13,12 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from fulora.classify.models import MODELS
+from fulora.classify.models import MODELS, weights_identity
 from fulora.classify.training import ClassifierConfig
 from fulora.data.near_duplicates import RULE
 from fulora.data.pixels import PixelRows, open_store, write_store
 from fulora.data.records import ImageRecord
-from fulora.data.regimes import REGIMES, RegimeSizes, TrainingSet, select_training_set, split_validation
+from fulora.data.regimes import (
+    REGIMES,
+    RegimeSizes,
+    TrainingSet,
+    select_training_set,
+    select_validation_beside,
+    split_validation,
+)
 from fulora.device import Footprint
 from fulora.experiment import Experiment
 from fulora.planes import PLANES, plane_from_label
@@ -28,7 +35,7 @@ from sweeps.image_sets import ImageSet
 from sweeps.lora_sweep import UNKNOWN_DATA
 from sweeps.paths import RunPaths
 from sweeps.tables import read_rows, write_table
-from sweeps.trials import Trial, data_hash, plain, short_hash
+from sweeps.trials import Trial, data_hash, latest_success, plain, short_hash
 from sweeps.tuning import Report
 
 
@@ -61,10 +68,12 @@ def _cells(experiment: Experiment) -> list[_Cell]:
     for sizes in dict.fromkeys(amount_sizes(experiment)):
         for index in range(experiment.grid.num_seeds):
             cell = _Cell(amounts.regime, experiment.grid.config(amounts.regime, amounts.model), index, sizes)
-            own = replace(cell, sizes=None)
-            # A cell of the tables in the very numbers asked for is trained once.
-            if (own if sizes == experiment.sizes else cell) not in cells:
-                cells.append(own if sizes == experiment.sizes else cell)
+            # A cell of the tables in the very numbers asked for is trained once; not where validation images are set
+            # aside, for there they are taken out of the training set.
+            same = sizes == experiment.sizes and not experiment.grid.num_validation
+            cell = replace(cell, sizes=None) if same else cell
+            if cell not in cells:
+                cells.append(cell)
     return cells
 
 
@@ -74,6 +83,29 @@ def amount_sizes(experiment: Experiment) -> list[RegimeSizes]:
         replace(experiment.sizes, num_spanish_hybrid=real, num_synthetic=synthetic)
         for _, real, synthetic in experiment.amounts.cells(experiment.sizes)
     ]
+
+
+def _validation_beside(experiment: Experiment, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Return the validation images of every training that asks how many synthetic images help: of patients in none of
+    its sets, so that the sets have the sizes asked for and all are validated alike. None where all patients are taken.
+    """
+    sizes = amount_sizes(experiment)
+    if not experiment.grid.num_validation or not sizes:
+        return []
+    real = [r for r in records if r.source == "spanish"]
+    largest = replace(experiment.sizes, num_synthetic=0, num_spanish_hybrid=max(s.num_spanish_hybrid for s in sizes))
+    taken = training_set(experiment, experiment.amounts.regime, real, largest).records
+    return select_validation_beside(real, taken, experiment.grid.num_validation, seed=experiment.seed)
+
+
+def _split(
+    trial: Trial, experiment: Experiment, records: Sequence[ImageRecord], chosen: TrainingSet
+) -> tuple[Sequence[ImageRecord], Sequence[ImageRecord]]:
+    """Return a trial's (training, validation) images."""
+    if "num_synthetic" in trial.config and (beside := _validation_beside(experiment, records)):
+        return chosen.records, beside
+    num, by = experiment.grid.num_validation, experiment.grid.validation
+    return split_validation(chosen.records, num, by=by, seed=trial.seed)
 
 
 def sizes_of(trial: Trial, experiment: Experiment) -> RegimeSizes:
@@ -93,6 +125,7 @@ def grid_trials(
     planned = [] if real is None or synthetic is None else _planned_synthetic(synthetic)
     hashed: dict[tuple[str, RegimeSizes | None], tuple[str, int]] = {}
     test = UNKNOWN_DATA if records is None else data_hash(test_set(records))
+    beside = [] if records is None else _validation_beside(experiment, records)
     trials = []
     for cell in _cells(experiment):
         which = (cell.regime, cell.sizes)
@@ -100,6 +133,7 @@ def grid_trials(
             hashed[which] = _regime_hash(experiment, *which, real, planned, synthetic)
         data, size = hashed[which]
         label, config = f"{cell.regime}, {cell.config.model}", plain(cell.config)
+        config.pop("weights")  # where they lie; what they are is among the inputs
         if cell.sizes is not None:
             config |= {n: getattr(cell.sizes, n) for n in ("num_spanish_hybrid", "num_synthetic")}
             label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
@@ -114,7 +148,14 @@ def grid_trials(
                     "num_validation": experiment.grid.num_validation,
                     "validation": experiment.grid.validation,
                 },
-                inputs={"data": data, "test": test},
+                inputs={
+                    "data": data,
+                    "test": test,
+                    "weights": weights_identity(
+                        cell.config.model, weights=cell.config.weights, pretrained=cell.config.pretrained
+                    ),
+                    **({"validation": data_hash(beside)} if beside and cell.sizes is not None else {}),
+                },
                 seed=derive_seed(experiment.seed, "grid", cell.seed_index),
                 cost=MODELS[cell.config.model].relative_cost * size,
             )
@@ -185,11 +226,11 @@ def validation_notes(trials: Sequence[Trial], records: Sequence[ImageRecord], ex
     """Return a sentence on each regime whose validation images are of patients that are trained on too."""
     notes: dict[str, str] = {}
     for trial in trials:
-        regime, num = trial.config["regime"], experiment.grid.num_validation
-        if regime in notes or not num or trial.config["seed_index"]:
+        regime = trial.config["regime"]
+        if regime in notes or not experiment.grid.num_validation or trial.config["seed_index"]:
             continue
-        chosen = training_set(experiment, regime, records, sizes_of(trial, experiment)).records
-        sides = split_validation(chosen, num, by=experiment.grid.validation, seed=trial.seed)
+        chosen = training_set(experiment, regime, records, sizes_of(trial, experiment))
+        sides = _split(trial, experiment, records, chosen)
         trained, validated = ({r.patient_id for r in side if r.patient_id} for side in sides)
         if both := trained & validated:
             notes[regime] = (
@@ -206,9 +247,7 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
     config = experiment.grid.config(trial.config["regime"], trial.config["model"])
     records = [*read_catalog(paths), *read_synthetic(paths, without_leaks=experiment.drop_duplicates)]
     chosen = training_set(experiment, trial.config["regime"], records, sizes_of(trial, experiment))
-    training, validation = split_validation(
-        chosen.records, experiment.grid.num_validation, by=experiment.grid.validation, seed=trial.seed
-    )
+    training, validation = _split(trial, experiment, records, chosen)
     size, test = config.resolution_px, test_set(records)
 
     def on_epoch(row: dict) -> None:
@@ -224,9 +263,8 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
         validation=(_pixels(paths, size, validation), _labels(validation)) if validation else None,
         checkpoint=paths.checkpoints(trial.trial_id),
     )
-    probabilities = predict(trained.model, _pixels(paths, size, test), batch_size=64, device=trained.device)
+    probabilities = predict(trained.model, _pixels(paths, size, test), device=trained.device)
     write_table(paths.prediction(trial.trial_id), "predictions", _prediction_rows(trial, test, probabilities))
-    shutil.rmtree(paths.checkpoints(trial.trial_id), ignore_errors=True)
     last = trained.history[trained.epoch - 1]
     return {
         "epoch": trained.epoch,
@@ -257,7 +295,12 @@ def _prediction_rows(trial: Trial, test: Sequence[ImageRecord], probabilities: n
 
 
 def gather_predictions(trials: Sequence[Trial], paths: RunPaths) -> int:
-    """Write predictions.parquet from the parts of the trials that have one; return how many those are."""
+    """Write predictions.parquet from the parts of the trials that have one; return how many those are.
+
+    Checkpoints of trials that are done are removed.
+    """
+    for trial_id in latest_success(paths):  # only once its row is written is a trial's checkpoint needless
+        shutil.rmtree(paths.checkpoints(trial_id), ignore_errors=True)
     parts = [paths.prediction(t.trial_id) for t in trials if paths.prediction(t.trial_id).is_file()]
     write_table(paths.predictions, "predictions", (row for part in parts for row in read_rows(part, "predictions")))
     return len(parts)

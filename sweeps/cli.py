@@ -174,9 +174,19 @@ def parse_launch(words: list[str], verb: str) -> Launch:
         n: getattr(launch.experiment, n).expanduser().resolve() for n in places if getattr(launch.experiment, n)
     }
     experiment = replace(launch.experiment, **absolute)
+    # Workers run in folders of their own, where a relative path would name something else.
     if experiment.sampling.seeds is not None:
         seeds = experiment.sampling.seeds.expanduser().resolve()
         experiment = replace(experiment, sampling=replace(experiment.sampling, seeds=seeds))
+    if experiment.grid.weights is not None:
+        weights = experiment.grid.weights.expanduser().resolve()
+        experiment = replace(experiment, grid=replace(experiment.grid, weights=weights))
+    if experiment.embedding.feature_weights is not None:
+        features = experiment.embedding.feature_weights.expanduser().resolve()
+        experiment = replace(experiment, embedding=replace(experiment.embedding, feature_weights=features))
+    base = Path(experiment.base).expanduser()
+    if experiment.base != "tiny" and base.exists():
+        experiment = replace(experiment, base=str(base.resolve()))
     return replace(launch, experiment=experiment)
 
 
@@ -204,7 +214,7 @@ def _run(words: list[str], *, verb: str, until: Any) -> int:
         print(f"sweeps: {error}\nThe same command tries again what failed.", file=sys.stderr)
         return 1
     if destination is not None:
-        print(destination.address)
+        print(destination)
         return 0
     from sweeps.terminal import print_outcome
 

@@ -103,7 +103,8 @@ def run(
             records, notes = build_catalog(experiment, paths, progress)
             row["num_done"] = len(records)
         plan = make_plan(experiment, records, with_grid=destination is None)
-        _save_plan(experiment, plan, records, paths)
+        if destination is None or not paths.plan.is_file():  # images for elsewhere are no part of a run that is here
+            _save_plan(experiment, plan, records, paths)
         record.note("sources", notes)
         record.note("lora", lora_sweep.lora_images(experiment, records)[1])
         if until == "sources":
@@ -122,7 +123,8 @@ def run(
                         )
                         record.note("sample", [why])
                         plan = make_plan(experiment, records, with_grid=destination is None)
-                        _save_plan(experiment, plan, records, paths)
+                        if destination is None:
+                            _save_plan(experiment, plan, records, paths)
                     if stage == "sample" and destination is not None:
                         _draw_to(destination, experiment, plan, paths, cluster, progress)
                         return failed

@@ -2,14 +2,17 @@
 
 In: one image set and a `Destination`. Out: under the address, `set.json`, which says what the images are, and either
 `data/*.parquet`, some hundred images each, or `PLANE/*.png` with metadata.parquet. Drawn straight there: nothing passes
-through the run's folder, nothing is listed image by image on the driver. A second call draws what is missing.
+through the run's folder. A second call draws what is missing. Parquet is for any number of images; of files, the driver
+holds every row once, to write metadata.parquet, so they are for some hundred thousand.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +40,8 @@ Form = Literal["parquet", "files"]
 IMAGES_PER_FILE = 256
 """Images in one Parquet file: at 512 px about 50 MB, and what a killed worker draws anew."""
 _SET = "set.json"
+_SHARD = re.compile(r"([a-z]+)-([a-z]+)-(\d{8,})-(\d+)\.parquet")
+"""Plane, sampler, first image, number of images."""
 _READERS = 16
 """Footers read at once when the rows are counted."""
 
@@ -49,6 +54,10 @@ class Destination:
     """An absolute path, or a URI that Arrow opens, such as `s3://BUCKET/FOLDER?region=eu-west-1`."""
     form: Form = "parquet"
     """PNG bytes inside Parquet files, or PNG files beside a metadata.parquet."""
+
+    def __str__(self) -> str:
+        """Return the address without credentials."""
+        return re.sub(r"//[^/@]*@", "//", self.address)
 
     @cached_property
     def opened(self) -> tuple[fs.FileSystem, str]:
@@ -109,6 +118,10 @@ class Destination:
         with system.open_input_stream(f"{root}/{name}") as stream:
             return stream.read()
 
+    def shards(self) -> list[str]:
+        """Return the names of the shards that are there; files of other names are no business of ours."""
+        return [name for name in self.names(self.folder) if _SHARD.fullmatch(Path(name).name)]
+
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder, with the folder; none where it is not there."""
         system, root = self.opened
@@ -119,7 +132,8 @@ class Destination:
         """Delete files."""
         system, root = self.opened
         for name in names:
-            system.delete_file(f"{root}/{name}")
+            with suppress(FileNotFoundError):
+                system.delete_file(f"{root}/{name}")
 
     def claim(self, which: ImageSet) -> None:
         """Write set.json. Raises InputError where the place cannot be used or holds other images."""
@@ -131,14 +145,15 @@ class Destination:
                 differing = [key for key in ("science", "form") if before.get(key) != about[key]]
                 if differing:
                     rule = f"holds another set (its {' and '.join(differing)} differ: {before.get(differing[0])})"
-                    raise InputError(fault("to", self.address, rule, remedy))
+                    raise InputError(fault("to", str(self), rule, remedy))
             else:
                 self.put(_SET, (json.dumps(about, indent=1, default=str) + "\n").encode())
         except (OSError, ValueError, pa.ArrowException) as error:
             if isinstance(error, InputError):
                 raise
+            words = one_line(str(error).replace(self.address, str(self)))
             remedy = "Check the address, the rights and, for S3, the credentials, region and endpoint_override."
-            raise InputError(fault("to", self.address, f"cannot be used ({one_line(error)})", remedy)) from error
+            raise InputError(fault("to", str(self), f"cannot be used ({words})", remedy)) from error
 
 
 def _about(which: ImageSet) -> dict[str, Any]:
@@ -150,10 +165,10 @@ def _about(which: ImageSet) -> dict[str, Any]:
     }
 
 
-def for_output(which: ImageSet, form: Form) -> ImageSet:
-    """Return the set in shards of many batches, where a shard is a file of its own."""
+def for_output(which: ImageSet) -> ImageSet:
+    """Return the set in shards of many batches: each is a Parquet file of its own."""
     size = which.config.batch_size
-    return replace(which, images_per_shard=max(1, IMAGES_PER_FILE // size) * size if form == "parquet" else None)
+    return replace(which, images_per_shard=max(1, IMAGES_PER_FILE // size) * size)
 
 
 def draw_to(
@@ -170,8 +185,22 @@ def draw_to(
     A larger set keeps a smaller one's files, but for the last of each plane and sampler, which it makes anew and full.
     Raises InputError for a place that cannot be used, StageFailed where images could not be drawn, kept or counted.
     """
-    which = for_output(which, destination.form)
+    which = for_output(which)
     destination.claim(which)
+    try:
+        return _draw_to(destination, which, experiment, adapter, cluster, progress)
+    except (OSError, pa.ArrowException) as error:
+        raise StageFailed(f"{destination} could not be read or written ({one_line(error)})") from error
+
+
+def _draw_to(
+    destination: Destination,
+    which: ImageSet,
+    experiment: Experiment,
+    adapter: Path | None,
+    cluster: Cluster,
+    progress: Progress,
+) -> int:
     todo = _missing(destination, which)
     with shown(progress, "sample", sum(map(which.shard_size, todo.tolist())), "images"):
         drawn = draw_shards(
@@ -193,7 +222,7 @@ def draw_to(
 def _counts(destination: Destination) -> dict[tuple[str, str], dict[int, list[int]]]:
     """Return the numbers of images that files at a destination say they hold, by plane, sampler and first image."""
     found: dict[tuple[str, str], dict[int, list[int]]] = {}
-    for name in destination.names(destination.folder):
+    for name in destination.shards():
         plane, sampler, start, count = Path(name).stem.split("-")
         found.setdefault((plane, sampler), {}).setdefault(int(start), []).append(int(count))
     return found
@@ -222,13 +251,13 @@ def _superseded(destination: Destination) -> list[str]:
 
 def _check_counts(destination: Destination, which: ImageSet) -> None:
     """Raise StageFailed where a shard is missing, or a file holds other than the rows its name says; it is deleted."""
-    names = destination.names(destination.folder)
+    names = destination.shards()
     with ThreadPoolExecutor(_READERS) as pool:
         rows = list(pool.map(lambda name: _num_rows(destination, name), names))
     wrong = [name for name, count in zip(names, rows) if count != int(Path(name).stem.rsplit("-", 1)[1])]
     destination.delete(wrong)
     if lost := sum(map(which.shard_size, _missing(destination, which).tolist())):
-        raise StageFailed(f"{lost} of {which.num_images} images are not at {destination.address}")
+        raise StageFailed(f"{lost} of {which.num_images} images are not at {destination}")
 
 
 def _num_rows(destination: Destination, name: str) -> int:
@@ -250,13 +279,14 @@ def _gather_metadata(destination: Destination) -> None:
     """Write the metadata.parquet of a set of files from its parts. Raises StageFailed where an image's file is gone."""
     there = {name for plane in PLANES for name in destination.names(plane.name)}
     sink, lost = pa.BufferOutputStream(), 0
-    with pq.ParquetWriter(sink, schema_of("metadata")) as writer:
-        for part in sorted(destination.names(destination.folder)):
-            table = pq.read_table(pa.BufferReader(destination.get(part) or b""))
+    with ThreadPoolExecutor(_READERS) as pool, pq.ParquetWriter(sink, schema_of("metadata")) as writer:
+        parts = sorted(destination.shards())
+        for part, data in zip(parts, pool.map(destination.get, parts), strict=True):
+            table = pq.read_table(pa.BufferReader(data or b""))
             if gone := set(table["file_name"].to_pylist()) - there:
                 destination.delete([part])
                 lost += len(gone)
             writer.write_table(table)
     if lost:
-        raise StageFailed(f"{lost} images that were drawn are no more at {destination.address}")
+        raise StageFailed(f"{lost} images that were drawn are no more at {destination}")
     destination.put("metadata.parquet", sink.getvalue().to_pybytes())

@@ -29,7 +29,7 @@ from sweeps.record import StageFailed
 _WRITERS = 2
 """Threads of an actor that encode and write images."""
 _MOST_PER_CALL = 16
-"""Shards an actor is handed at once: while one is sampled the one before is written."""
+"""Batches an actor is handed at once, but for two shards at least: while one is sampled the one before is written."""
 
 Drawn = tuple[dict[str, Any], bytes]
 """An image: its row of metadata.parquet and its PNG file."""
@@ -89,9 +89,13 @@ class SampleShards:
         """Sample shards and give them to the sink; one that is there already is passed over."""
         done: list[Future[str] | str] = []
         sizes: list[int] = []
+        failed = ""
         for number, index in zip(batch["set"].tolist(), batch["shard"].tolist(), strict=True):
             which = self.sets[number]
             sizes.append(which.shard_size(index))
+            if failed := failed or next((error for one in done if (error := _known(one))), ""):
+                done.append(failed)
+                continue
             try:
                 if self.sink.has(which, index):  # it is there where Ray repeats a batch whose actor died
                     done.append("")
@@ -142,6 +146,11 @@ class SampleShards:
         }, png
 
 
+def _known(one: Future[str] | str) -> str:
+    """Return what went wrong with a shard as far as is known by now."""
+    return one if isinstance(one, str) else one.result() if one.done() else ""
+
+
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
@@ -172,7 +181,8 @@ def draw_shards(
     slots = min(cluster.num_slots, len(todo))
     gpus = cluster.trial_resources["gpu"]
     # As many shards in a call as leave every actor several calls; a block is one call, so that none is ragged.
-    per_call = max(1, min(_MOST_PER_CALL, len(todo) // (4 * slots)))
+    batches = max(which.shard_size(0) // which.config.batch_size for which in sets)  # in a shard
+    per_call = max(1, min(max(2, _MOST_PER_CALL // max(1, batches)), len(todo) // (4 * slots)))
     calls = np.array_split(todo, -(-len(todo) // per_call))
     done = (
         ray.data.from_blocks([pa.table({"set": call[:, 0], "shard": call[:, 1]}) for call in calls])

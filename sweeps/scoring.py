@@ -32,9 +32,11 @@ def write_score_tables(experiment: Experiment, trials: Sequence[Trial], paths: R
     """
     done = latest_success(paths)
     test, predicted = read_predictions(paths)
+    grid = experiment.grid
+    wanted = {(r, m) for r in grid.regimes for m in grid.models} | {(r, grid.table2_model) for r in grid.table2_regimes}
     cells: dict[CellName, list[Trial]] = {}
     for trial in trials:
-        if (cell := cell_of(trial)) is not None:
+        if (cell := cell_of(trial)) in wanted and cell is not None:
             cells.setdefault(cell, []).append(trial)
     finished = {
         cell: [t for t in group if t.trial_id in done and t.trial_id in predicted] for cell, group in cells.items()
@@ -49,7 +51,6 @@ def write_score_tables(experiment: Experiment, trials: Sequence[Trial], paths: R
         if group:
             rows[cell] |= {**_facts(group, done), "num_test": len(test.labels), **score_columns(measured[cell])}
             rows[cell] |= _hard_aucs(stacked[cell], test.labels)
-    grid = experiment.grid
     first = [rows[regime, model] for regime in grid.regimes for model in grid.models]
     second = [rows[regime, grid.table2_model] for regime in grid.table2_regimes]
     write_table(paths.table("table1"), "table1", [{k: v for k, v in r.items() if k != "num_af"} for r in first])

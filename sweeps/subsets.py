@@ -57,6 +57,12 @@ def duplicates(image_ids: Sequence[str], pairs: Iterable[Mapping[str, Any]], tra
         for one, other in ((pair["image_a"], pair["image_b"]), (pair["image_b"], pair["image_a"])):
             alike[one][other] = alike[one].get(other, False) or pair["kind"] == "pixels"
     left_out: dict[str, Reason] = {}
+    # A synthetic image is paired with one of equal test images only: what is known of one holds for its equals.
+    for image_id in image_ids:
+        for equal in [other for other, same in alike[image_id].items() if same and other in set(image_ids)]:
+            for other, same in list(alike[equal].items()):
+                if other in trained_on:
+                    alike[image_id].setdefault(other, same)
     for image_id in image_ids:
         if exact := [same for other, same in alike[image_id].items() if other in trained_on]:
             left_out[image_id] = "trained_on" if any(exact) else "near_trained_on"

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fulora.classify.training import ClassifierConfig, train_classifier
+from fulora.classify.training import PREDICTED_AT_ONCE, ClassifierConfig, predict, train_classifier
 from fulora.device import Footprint, footprint, resolve_device
 from fulora.planes import PLANES
 
@@ -19,7 +19,7 @@ _NUM_STEPS = 3
 
 
 def measure_memory(configs: Sequence[ClassifierConfig], *, device: str = "auto") -> Footprint:
-    """Return what the largest of some trainings takes of a device's memory; nothing is kept.
+    """Return what the largest of some trainings takes of a device's memory, its predictions included; nothing is kept.
 
     On a CPU the figure is the process's, so call it in a process of its own. Raises what training raises, such as
     torch's OutOfMemoryError where one does not fit.
@@ -29,10 +29,11 @@ def measure_memory(configs: Sequence[ClassifierConfig], *, device: str = "auto")
     place, found = resolve_device(device), []
     for config in configs:
         size = config.resolution_px
-        labels = np.arange(_NUM_STEPS * config.batch_size) % len(PLANES)
+        labels = np.arange(max(_NUM_STEPS * config.batch_size, PREDICTED_AT_ONCE)) % len(PLANES)
         pixels = np.random.default_rng(0).integers(0, 256, (len(labels), size, size, 3), dtype=np.uint8)
         short = replace(config, epochs=1, keep="last", refit_batchnorm=False, pretrained="none", weights=None)
-        train_classifier(pixels=pixels, labels=labels, config=short, seed=0, device=place)
+        trained = train_classifier(pixels=pixels, labels=labels, config=short, seed=0, device=place)
+        predict(trained.model, pixels, batch_size=PREDICTED_AT_ONCE, device=place)
         found.append(footprint(place))
         if place.startswith("cuda"):
             torch.cuda.empty_cache()  # so that the next one's reserve is its own

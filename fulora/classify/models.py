@@ -141,6 +141,21 @@ def _initialise_vit(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def weights_identity(name: str, *, weights: Path | None, pretrained: Pretrained) -> str:
+    """Return what a model starts from, wherever it lies: a file's SHA-256, the hub's tag, or `from scratch`.
+
+    What `auto` finds on the hub shows when it is asked; the name `build_model` returns says it.
+    """
+    from fulora.classify import weights as files
+
+    spec = MODELS[name]
+    if pretrained in ("auto", "local") and weights is not None:
+        file = files.find_file(weights, spec.tag, spec.torchvision_stem)
+        if file is not None:
+            return files.sha256_of(file)
+    return "from scratch" if pretrained in ("none", "local") else f"hub:{spec.tag}"
+
+
 def build_model(
     name: str,
     *,

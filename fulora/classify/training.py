@@ -36,6 +36,10 @@ Labelled = tuple[np.ndarray, np.ndarray]
 __all__ = ["ClassifierConfig", "Labelled", "TrainedClassifier", "predict", "to_input", "train_classifier"]
 
 
+PREDICTED_AT_ONCE = 64
+"""Images in a batch of predictions."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierConfig:
     """How one classifier is trained; the defaults are the paper's."""
@@ -138,9 +142,9 @@ def train_classifier(
 
     The same arguments give the same weights on a CPU with the same number of threads. `on_epoch` gets each row of the
     history as it is made. `checkpoint` is a folder for where the training stands after an epoch, written at most every
-    `checkpoint_seconds` (0: every epoch); the same call in another process goes on from there to the same weights and
-    history, its times aside. The caller removes it, after what it makes of the model is safe. Raises InputError for a
-    faulty configuration or faulty images, FloatingPointError naming the step where the loss is not finite.
+    `checkpoint_seconds` (0: every epoch); the same call in another process goes on from there, on a CPU to the same
+    weights and history, times aside. The caller removes it, after what it makes of the model is safe. Raises InputError
+    for a faulty configuration or faulty images, FloatingPointError naming the step where the loss is not finite.
     """
     import torch
 
@@ -248,7 +252,9 @@ def _train_epoch(
     }
 
 
-def predict(model: nn.Module, pixels: Pixels, *, batch_size: int = 64, device: str = "auto") -> np.ndarray:
+def predict(
+    model: nn.Module, pixels: Pixels, *, batch_size: int = PREDICTED_AT_ONCE, device: str = "auto"
+) -> np.ndarray:
     """Return the probabilities float32 [N, 5] of uint8 images [N, R, R, 3]; each row sums to 1.
 
     The model is moved to the device and left in evaluation mode. An image's row does not depend on the others beyond

@@ -9,13 +9,14 @@ list the same tensors in the same order under other names, its ViT needs some re
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fulora.errors import InputError, fault
+from fulora.errors import InputError, fault, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +56,18 @@ def find_file(folder: Path, tag: str, torchvision_stem: str) -> Path | None:
         names = ", ".join(file.name for file in found)
         raise InputError(fault("weights", str(folder), f"holds several files of one model: {names}", "Leave one there"))
     return found[0] if found else None
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex; read once per process unless the file changes."""
+    stat = file.stat()
+    return _sha256(file, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.cache
+def _sha256(file: Path, mtime_ns: int, size: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
@@ -134,7 +147,10 @@ def _hub_answers() -> bool:
 
 
 def hub_state(tag: str) -> dict[str, Tensor] | None:
-    """Return timm's weights of a tag from the hub's cache or the hub, or None where neither has them."""
+    """Return timm's weights of a tag from the hub's cache or the hub, or None where neither has them.
+
+    Raises InputError where the hub answers but does not hand them out.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -146,8 +162,13 @@ def hub_state(tag: str) -> dict[str, Tensor] | None:
             return None
         try:
             file = hf_hub_download(repository, name)
-        except (EntryNotFoundError, HfHubHTTPError, OSError):
+        except EntryNotFoundError:
             return None
+        except (HfHubHTTPError, OSError) as error:
+            # It answers, so it may have them: from scratch would be another experiment than was asked for.
+            rule = f"could not be had from the hub, which answers ({one_line(error)})"
+            remedy = "Try again later, put the file into a folder given as weights, or choose pretrained='none'"
+            raise InputError(fault("weights", tag, rule, remedy)) from error
     return read_state(Path(file))
 
 

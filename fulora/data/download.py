@@ -194,6 +194,15 @@ def _size(file: io.FileIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
+class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not from https to http."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if req.type == "https" and not newurl.startswith("https:"):
+            raise InputError(fault("address", req.full_url, f"leads to {newurl}, without encryption", "Check --api."))
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 # urllib, not a library of sessions: one request at a time, and a Range header is all that resuming needs.
 @contextmanager
 def _opened(url: str, *, first_byte: int = 0) -> Iterator[http.client.HTTPResponse]:
@@ -201,8 +210,9 @@ def _opened(url: str, *, first_byte: int = 0) -> Iterator[http.client.HTTPRespon
     headers = {"User-Agent": f"fulora/{__version__}"}
     if first_byte:
         headers["Range"] = f"bytes={first_byte}-"
+    opener = urllib.request.build_opener(_NoDowngrade)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
             yield response
     except urllib.error.HTTPError as error:
         words = f"HTTP {error.code} {error.reason}"

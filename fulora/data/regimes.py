@@ -203,6 +203,23 @@ def split_validation(
     return [r for r in records if r.image_id not in held], [r for r in records if r.image_id in held]
 
 
+def select_validation_beside(
+    records: Sequence[ImageRecord], taken: Sequence[ImageRecord], num: int, *, seed: int
+) -> list[ImageRecord]:
+    """Return Spanish training images of patients who have none among `taken`: patients are drawn until there are `num`
+    images, or none is left; maybe none at all."""
+    seen = {record.patient_id for record in taken}
+    of_patient: dict[str, list[ImageRecord]] = {}
+    for record in sorted(_training_images(records, "spanish", "validation"), key=lambda r: r.image_id):
+        if record.patient_id not in seen:
+            of_patient.setdefault(record.patient_id, []).append(record)
+    patients, held = sorted(of_patient), list[ImageRecord]()
+    for place in numpy_rng(seed, "validation beside").permutation(len(patients)):
+        if len(held) < num:
+            held += of_patient[patients[place]]
+    return sorted(held, key=lambda r: r.image_id)
+
+
 def _training_images(records: Sequence[ImageRecord], source: str, regime: str) -> list[ImageRecord]:
     pool = {r.image_id: r for r in records if r.source == source and r.split == "train"}
     if len(pool) < sum(r.source == source and r.split == "train" for r in records):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import RegimeSizes
@@ -10,7 +11,7 @@ from fulora.experiment import Amounts
 from fulora.planes import PLANES
 from fulora.recipes import demo
 from sweeps.amounts import _trials_of
-from sweeps.classifier_grid import amount_sizes, sizes_of, training_set
+from sweeps.classifier_grid import _split, _validation_beside, amount_sizes, sizes_of, training_set
 from sweeps.experiment import make_plan
 
 SIZES = RegimeSizes(num_spanish=120, num_spanish_hybrid=40, num_synthetic=80)
@@ -62,6 +63,41 @@ def test_other_numbers_are_other_trials_and_a_wider_question_keeps_the_old_ones(
     wider = replace(experiment, amounts=Amounts(numbers=(0, 20, 40)))
     ids = [{t.trial_id for t in make_plan(e, RECORDS).grid} for e in (experiment, wider)]
     assert ids[0] < ids[1] and len(ids[1] - ids[0]) == 1
+
+
+def test_validation_images_are_set_aside_beside_every_training_set() -> None:
+    experiment = demo()
+    grid = replace(experiment.grid, num_validation=20, validation="patients", keep="best")
+    experiment = replace(experiment, grid=grid)
+    synthetic = [record("synthetic", plane.name, number) for plane in PLANES for number in range(20)]
+    images = [*RECORDS, *synthetic]
+    trials = [t for t in make_plan(experiment, RECORDS).grid if "num_synthetic" in t.config]
+    assert len(trials) == 5, "the cell of Table 1 gives images up for validation, so it is none of these"
+    validated = set()
+    for trial in trials:
+        sizes = sizes_of(trial, experiment)
+        chosen = training_set(experiment, "HB+DA", images, sizes)
+        training, validation = _split(trial, experiment, images, chosen)
+        assert len(training) == sizes.num_spanish_hybrid + sizes.num_synthetic
+        assert len(validation) == 20
+        assert not {r.patient_id for r in training} & {r.patient_id for r in validation}
+        validated.add(tuple(r.image_id for r in validation))
+    assert len(validated) == 1, "every one is validated alike"
+    few = [r for r in RECORDS if r.source != "spanish" or int(r.image_id.rsplit("-", 1)[1]) < 8]
+    assert _validation_beside(experiment, few) == [], "all patients are trained on"
+
+
+def test_starting_weights_are_known_by_what_they_are_not_by_where_they_lie(tmp_path: Path) -> None:
+    def ids(folder: Path) -> list[str]:
+        grid = replace(demo().grid, weights=folder, models=("ResNet18",), table2_regimes=())
+        return [t.trial_id for t in make_plan(replace(demo(), grid=grid, amounts=Amounts()), RECORDS).grid]
+
+    for name, content in (("one", b"a"), ("two", b"a"), ("three", b"b"), ("none", b"")):
+        (tmp_path / name).mkdir()
+        if content:
+            (tmp_path / name / "resnet18.tv_in1k.safetensors").write_bytes(content)
+    assert ids(tmp_path / "one") == ids(tmp_path / "two")
+    assert not set(ids(tmp_path / "one")) & {*ids(tmp_path / "three"), *ids(tmp_path / "none")}
 
 
 def test_images_are_drawn_in_the_numbers_of_the_trial_and_a_larger_set_holds_the_smaller() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeps.cli import main
+from sweeps.cli import main, parse_launch
 from sweeps.paths import RunPaths, write_json
 from sweeps.tables import SCHEMAS, write_table
 
@@ -229,3 +229,15 @@ def test_a_table_of_another_schema_version_is_refused(small_run):
         read_table(file, "table1")
     with pytest.raises(InputError, match="table2"):
         read_table(file, "table2")
+
+
+def test_paths_are_absolute_for_workers_run_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w").mkdir()
+    (tmp_path / "tiny").mkdir()
+    words = ["demo", "--grid.weights", "w", "--base", "w", "--embedding.feature-weights", "w"]
+    experiment = parse_launch(words, "run").experiment
+    assert experiment.grid.weights == experiment.embedding.feature_weights == tmp_path / "w"
+    assert experiment.base == str(tmp_path / "w")
+    assert parse_launch(["demo"], "run").experiment.base == "tiny"
+    assert parse_launch(["demo", "--base", "owner/name"], "run").experiment.base == "owner/name"

@@ -1,5 +1,6 @@
 """A cell of the grid: images stay in the stores all trials share, and a stopped trial goes on at its epoch."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from sweeps.catalog import build_catalog
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
 from sweeps.tables import read_rows
+from sweeps.trials import Attempt
 
 
 @pytest.fixture
@@ -34,7 +36,8 @@ def test_a_stopped_cell_goes_on_at_its_epoch_and_leaves_no_checkpoint(mini_exper
 
     whole = classifier_grid.train_cell(trial, paths, ignore, experiment)
     predictions = read_rows(paths.prediction(trial.trial_id), "predictions")
-    assert whole["resumed_from"] == 0 and not kept.exists()
+    assert whole["resumed_from"] == 0
+    shutil.rmtree(kept, ignore_errors=True)
 
     def stop(row):
         if row["epoch"] == 2:
@@ -49,6 +52,10 @@ def test_a_stopped_cell_goes_on_at_its_epoch_and_leaves_no_checkpoint(mini_exper
             checkpoint=kept, checkpoint_seconds=0,
         )  # fmt: skip
     again = classifier_grid.train_cell(trial, paths, ignore, experiment)
-    assert again["resumed_from"] == 2 and not kept.exists()
+    assert again["resumed_from"] == 2 and kept.exists(), "until its row is written"
+    attempt = Attempt(trial_id=trial.trial_id, stage="grid", label="", attempt=1, status="SUCCEEDED", config={})
+    attempt.save(paths)
+    classifier_grid.gather_predictions([trial], paths)
+    assert not kept.exists()
     assert again["train_loss"] == whole["train_loss"]
     assert read_rows(paths.prediction(trial.trial_id), "predictions") == predictions

@@ -126,6 +126,24 @@ def test_a_torn_or_lost_file_is_drawn_again(draw, tmp_path: Path) -> None:
     assert len(rows_of(tmp_path / "set")) == 50
 
 
+def test_files_that_are_not_ours_are_left_alone(draw, tmp_path: Path) -> None:
+    there = Destination(address=str(tmp_path / "set"))
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    for name in ("README", "_SUCCESS.parquet", "a-b.parquet"):
+        (tmp_path / "set" / "data" / name).touch()
+    assert draw(there) == 50
+    assert len(list((tmp_path / "set" / "data").iterdir())) == 23
+
+
+def test_an_address_is_shown_without_its_credentials() -> None:
+    assert str(Destination(address="s3://KEY:SECRET@bucket/set?region=x")) == "s3://bucket/set?region=x"
+    with pytest.raises(InputError) as raised:
+        Destination(address="gopher://KEY:SECRET@x/y").claim(
+            ImageSet(label="base", rank=None, adapter_id="x", config=CONFIG, seed=3, chosen=True)
+        )
+    assert "SECRET" not in raised.value.faults[0] and "gopher" in raised.value.faults[0]
+
+
 def test_files_are_an_image_folder(draw, tmp_path: Path) -> None:
     there = Destination(address=str(tmp_path / "set"), form="files")
     assert draw(there) == 50
@@ -136,7 +154,7 @@ def test_files_are_an_image_folder(draw, tmp_path: Path) -> None:
     (tmp_path / "set" / rows[0]["file_name"]).unlink()
     with pytest.raises(StageFailed, match="1 images that were drawn are no more at"):
         draw(there)
-    assert draw(there) == 2, "its batch"
+    assert draw(there) == 4, "its shard"
 
 
 def test_an_address_that_holds_another_set_is_refused(draw, tmp_path: Path) -> None:
