@@ -16,7 +16,7 @@ from fulora.evaluate.comparison import mean_change
 from fulora.evaluate.intervals import draw_resamples, measure
 from fulora.experiment import Experiment
 from fulora.seeds import derive_seed
-from sweeps.classifier_grid import amount_sizes, sizes_of
+from sweeps.grid_plan import amount_sizes, sizes_of
 from sweeps.paths import RunPaths
 from sweeps.predictions import known, read_predictions, score_columns
 from sweeps.tables import write_table

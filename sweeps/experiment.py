@@ -15,7 +15,7 @@ from fulora.data.records import ImageRecord
 from fulora.diffusion.base_files import check_base, fingerprint
 from fulora.errors import raise_if_any
 from fulora.experiment import Experiment
-from sweeps import classifier_grid, lora_sweep, results, scoring, synthesis
+from sweeps import classifier_grid, grid_plan, lora_sweep, results, scoring, synthesis
 from sweeps.amounts import write_amounts
 from sweeps.catalog import audit_synthetic, build_catalog, read_synthetic
 from sweeps.cluster import Cluster, ClusterOptions, connected
@@ -65,7 +65,7 @@ def make_plan(experiment: Experiment, records: Sequence[ImageRecord] | None, *, 
     base_id = f"{fingerprint(experiment.base)}-{experiment.lora.resolution_px}"
     images = image_sets(experiment, lora, base_id)
     chosen = next(s for s in images if s.chosen)
-    grid = classifier_grid.grid_trials(experiment, records, chosen) if with_grid else []
+    grid = grid_plan.grid_trials(experiment, records, chosen) if with_grid else []
     return Plan(lora_sweep.judge_trial(experiment, records), lora, images, grid)
 
 
@@ -189,10 +189,10 @@ def _do_grid(
     both = [*records, *synthetic]
     classifier_grid.write_pixel_stores(experiment, both, paths)
     for regime in dict.fromkeys((*experiment.grid.regimes, *experiment.grid.table2_regimes)):
-        record.note("grid", classifier_grid.training_set(experiment, regime, both).notes)
-    for sizes in classifier_grid.amount_sizes(experiment):
-        record.note("grid", classifier_grid.training_set(experiment, experiment.amounts.regime, both, sizes).notes)
-    record.note("grid", classifier_grid.validation_notes(plan.grid, both, experiment))
+        record.note("grid", grid_plan.training_set(experiment, regime, both).notes)
+    for sizes in grid_plan.amount_sizes(experiment):
+        record.note("grid", grid_plan.training_set(experiment, experiment.amounts.regime, both, sizes).notes)
+    record.note("grid", grid_plan.validation_notes(plan.grid, both, experiment))
     work: dict[str, Work] = {"grid": partial(classifier_grid.train_cell, experiment=experiment)}
     absent = missing(plan.grid, paths)
     # A trial that succeeded but whose predictions were deleted is run again.

@@ -152,7 +152,12 @@ def hub_state(tag: str) -> dict[str, Tensor] | None:
     Raises InputError where the hub answers but does not hand them out.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     repository, name = f"timm/{tag}", "model.safetensors"
     try:
@@ -162,11 +167,13 @@ def hub_state(tag: str) -> dict[str, Tensor] | None:
             return None
         try:
             file = hf_hub_download(repository, name)
-        except EntryNotFoundError:
-            return None
-        except (HfHubHTTPError, OSError) as error:
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+            if isinstance(error, EntryNotFoundError | RepositoryNotFoundError) and not isinstance(
+                error, LocalEntryNotFoundError
+            ):
+                return None
             # It answers, so it may have them: from scratch would be another experiment than was asked for.
-            rule = f"could not be had from the hub, which answers ({one_line(error)})"
+            rule = f"could not be had from the hub, which answers ({one_line(error.__cause__ or error)})"
             remedy = "Try again later, put the file into a folder given as weights, or choose pretrained='none'"
             raise InputError(fault("weights", tag, rule, remedy)) from error
     return read_state(Path(file))

@@ -11,8 +11,8 @@ from fulora.experiment import Amounts
 from fulora.planes import PLANES
 from fulora.recipes import demo
 from sweeps.amounts import _trials_of
-from sweeps.classifier_grid import _split, _validation_beside, amount_sizes, sizes_of, training_set
 from sweeps.experiment import make_plan
+from sweeps.grid_plan import amount_sizes, sizes_of, split_of, training_set, validation_beside
 
 SIZES = RegimeSizes(num_spanish=120, num_spanish_hybrid=40, num_synthetic=80)
 
@@ -77,14 +77,14 @@ def test_validation_images_are_set_aside_beside_every_training_set() -> None:
     for trial in trials:
         sizes = sizes_of(trial, experiment)
         chosen = training_set(experiment, "HB+DA", images, sizes)
-        training, validation = _split(trial, experiment, images, chosen)
+        training, validation = split_of(trial, experiment, images, chosen)
         assert len(training) == sizes.num_spanish_hybrid + sizes.num_synthetic
         assert len(validation) == 20
         assert not {r.patient_id for r in training} & {r.patient_id for r in validation}
         validated.add(tuple(r.image_id for r in validation))
     assert len(validated) == 1, "every one is validated alike"
     few = [r for r in RECORDS if r.source != "spanish" or int(r.image_id.rsplit("-", 1)[1]) < 8]
-    assert _validation_beside(experiment, few) == [], "all patients are trained on"
+    assert validation_beside(experiment, few) == [], "all patients are trained on"
 
 
 def test_starting_weights_are_known_by_what_they_are_not_by_where_they_lie(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from fulora.classify.training import train_classifier
 from fulora.experiment import Amounts
-from sweeps import classifier_grid
+from sweeps import classifier_grid, grid_plan
 from sweeps.catalog import build_catalog
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
@@ -30,7 +30,7 @@ def test_a_stopped_cell_goes_on_at_its_epoch_and_leaves_no_checkpoint(mini_exper
     experiment, paths = replace(mini_experiment, grid=grid, amounts=Amounts()), RunPaths(tmp_path)
     records, _ = build_catalog(experiment, paths, Quiet())
     classifier_grid.write_pixel_stores(experiment, records, paths)
-    trial = next(t for t in classifier_grid.grid_trials(experiment, records, None) if t.config["regime"] == "ES")
+    trial = next(t for t in grid_plan.grid_trials(experiment, records, None) if t.config["regime"] == "ES")
     kept = paths.checkpoints(trial.trial_id)
     ignore = lambda row: None  # noqa: E731
 
@@ -43,7 +43,7 @@ def test_a_stopped_cell_goes_on_at_its_epoch_and_leaves_no_checkpoint(mini_exper
         if row["epoch"] == 2:
             raise KeyboardInterrupt
 
-    chosen = classifier_grid.training_set(experiment, "ES", records).records
+    chosen = grid_plan.training_set(experiment, "ES", records).records
     config = next(c for regime, _, c in grid.trials() if regime == "ES")
     pixels = classifier_grid._pixels(paths, config.resolution_px, chosen)
     with pytest.raises(KeyboardInterrupt):
