@@ -7,7 +7,8 @@
 
 The plain training is a torch Dataset that opens, decodes and resizes its image at every visit and augments it with
 Pillow, behind a DataLoader with a worker per core; model, starting weights, optimizer, batch and arithmetic are the
-same. The two take turns, an epoch each, so that a busy machine slows both; a contender's figure is its median epoch.
+same. The two take turns, an epoch each, in processes of their own, so that a busy machine slows both; a contender's
+figure is its median epoch.
 On a CPU the processor seconds of an epoch stand beside it, those of the workers counted: work of others changes them
 far less.
 """
@@ -39,8 +40,9 @@ from PIL import Image
 
 from fulora.classify.augment import AugmentConfig
 from fulora.classify.batches import load_batches, split_batches
+from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import new_model
-from fulora.classify.training import ClassifierConfig, train_classifier
+from fulora.classify.training import train_classifier
 from fulora.data.phantoms import generic_images
 from fulora.data.pixels import PixelRows, PixelStore, decode_square, num_threads
 from fulora.device import device_in_words, peak_memory_bytes, reset_peak_memory, resolve_device
@@ -188,7 +190,7 @@ def plain_epochs(options: Options, model_name: str, files: list[Path], labels: n
     criterion = torch.nn.CrossEntropyLoss()
     loader = torch.utils.data.DataLoader(
         Files(files, labels, options), batch_size=options.batch_size, shuffle=True, num_workers=workers,
-        pin_memory=device.startswith("cuda"),
+        pin_memory=device.startswith("cuda"), multiprocessing_context="fork" if workers else None,  # Linux's own way
     )  # fmt: skip
     while True:
         began, total, correct = _clocks(), 0.0, 0
@@ -238,6 +240,53 @@ def our_epochs(options: Options, model_name: str, pixels: PixelRows, labels: np.
     turn.release()
 
 
+class Apart:
+    """A contender in a process of its own, which waits between its epochs: what one leaves of the C library's memory
+    would speed the other up or slow it down."""
+
+    def __init__(
+        self, options: Options, who: str, model: str, files: list[Path], store: Path, labels: np.ndarray
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.line, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, options, who, model, files, store, labels))
+        self.process.start()
+        theirs.close()
+        self.peak_bytes = 0
+
+    def epoch(self) -> Seconds:
+        """Let it train for an epoch and return what that took."""
+        self.line.send("epoch")
+        seconds, self.peak_bytes = self.line.recv()
+        return seconds
+
+    def close(self) -> None:
+        """End the process."""
+        self.line.close()
+        self.process.join()
+
+
+def _serve(
+    line: Any, options: Options, who: str, model: str, files: list[Path], store: Path, labels: np.ndarray
+) -> None:
+    """Train an epoch whenever the other end of the line asks, until it is closed."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = resolve_device(options.device)
+    if who == "plain":
+        run = plain_epochs(options, model, files, labels)
+    else:
+        run = our_epochs(options, model, as_store(store), labels)
+    reset_peak_memory(device)
+    while True:
+        try:
+            line.recv()
+        except EOFError:
+            break
+        line.send((next(run), peak_memory_bytes(device)))
+    os._exit(0)  # a training under way in a thread is not waited for
+
+
 def side_by_side(options: Options, scratch: Path) -> dict[str, Any]:
     """Return seconds per epoch of both, the ratio, where the time goes, and the whole grid's time either way."""
     device, files = resolve_device(options.device), image_files(options, scratch / "images")
@@ -247,24 +296,18 @@ def side_by_side(options: Options, scratch: Path) -> dict[str, Any]:
     np.save(scratch / "pixels.npy", decoded)
     store_seconds = time.perf_counter() - began
     del decoded
-    pixels = as_store(scratch / "pixels.npy")
     found = {}
     for name in options.models:
-        makers: dict[str, Callable[[], Iterator[Seconds]]] = {
-            "plain": lambda name=name: plain_epochs(options, name, files, labels),  # type: ignore[misc]
-            "fulora": lambda name=name: our_epochs(options, name, pixels, labels),  # type: ignore[misc]
-        }
-        runs, peak, seconds = {}, {}, {}
-        for who, make in makers.items():
-            reset_peak_memory(device)
-            before = torch.cuda.memory_allocated() if device.startswith("cuda") else 0
-            runs[who] = make()
-            next(runs[who])  # not counted: the first epoch allocates and chooses kernels
-            peak[who] = peak_memory_bytes(device) - before if device.startswith("cuda") else None
-            seconds[who] = []
+        runs = {who: Apart(options, who, name, files, scratch / "pixels.npy", labels) for who in ("plain", "fulora")}
+        for run in runs.values():
+            run.epoch()  # not counted: the first epoch allocates and chooses kernels
+        seconds: dict[str, list[Seconds]] = {who: [] for who in runs}
         for _ in range(options.epochs):
             for who, run in runs.items():
-                seconds[who].append(next(run))
+                seconds[who].append(run.epoch())
+        peak = {who: run.peak_bytes for who, run in runs.items()}
+        for run in runs.values():
+            run.close()
         median = {who: statistics.median(wall for wall, _ in values) for who, values in seconds.items()}
         processor = {who: statistics.median(cpu for _, cpu in values) for who, values in seconds.items()}
         found[name] = {
@@ -273,7 +316,7 @@ def side_by_side(options: Options, scratch: Path) -> dict[str, Any]:
             "images_per_second": {who: len(files) / value for who, value in median.items()},
             "ratio": median["plain"] / median["fulora"],
             "ratio_of_processor_seconds": processor["plain"] / processor["fulora"],
-            "peak_device_memory_bytes": peak,
+            "peak_device_memory_bytes" if device.startswith("cuda") else "peak_process_bytes": peak,
         }
         print(
             f"{name:<18} plain {median['plain']:>7.2f} s/epoch   fulora {median['fulora']:>7.2f}   "

@@ -6,12 +6,22 @@ In: a device's name or `auto`. Out: torch's names, bytes, words.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from fulora.errors import InputError, fault
 
 if TYPE_CHECKING:
     import torch
+
+
+_MMAP_MAX, _MMAP_THRESHOLD, _TOP_PAD, _TRIM_THRESHOLD = -4, -3, -2, -1
+"""Parameters of glibc's mallopt."""
+_KEEP = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
+"""No block of its own mapping, no trimming, growth by 64 MiB."""
+_HAND_BACK = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26), (_TOP_PAD, 2**17))
+"""What glibc itself comes to in a process that frees large blocks."""
 
 
 class Footprint(NamedTuple):
@@ -77,6 +87,33 @@ def process_peak_bytes() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@contextmanager
+def freed_memory_kept(device: str) -> Iterator[None]:
+    """Let the C library keep what is freed on a CPU for the next step, instead of handing it back to the kernel.
+
+    glibc maps every block above 32 MB anew and the kernel clears its pages: at 224 px nearly half of a training step of
+    a light model. Measured, one thread, batch 24: MobileNet v2 1.30 to 0.75 s a step, ResNet18 1.66 to 1.44; at 64 px
+    nothing.
+    All is given back at the end. Threads other than the first gain where they share its heap (MALLOC_ARENA_MAX=1).
+    Does nothing on another device or C library.
+    """
+    import ctypes
+    import sys
+
+    libc = ctypes.CDLL(None) if sys.platform == "linux" and not device.startswith("cuda") else None
+    if libc is None or not hasattr(libc, "mallopt"):
+        yield
+        return
+    for parameter, value in _KEEP:
+        libc.mallopt(parameter, value)
+    try:
+        yield
+    finally:
+        for parameter, value in _HAND_BACK:
+            libc.mallopt(parameter, value)
+        libc.malloc_trim(0)
 
 
 def device_in_words(device: str) -> str:

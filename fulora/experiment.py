@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import MODELS
-from fulora.classify.training import ClassifierConfig
 from fulora.data.phantoms import PhantomConfig
 from fulora.data.regimes import REGIMES, TABLE1_REGIMES, TABLE2_REGIMES, RegimeSizes
 from fulora.diffusion.lora_config import LoraConfig

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import MODELS, weights_identity
-from fulora.classify.training import ClassifierConfig
 from fulora.data.near_duplicates import RULE
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import (

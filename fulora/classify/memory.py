@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fulora.classify.training import PREDICTED_AT_ONCE, ClassifierConfig, predict, train_classifier
+from fulora.classify.classifier_config import ClassifierConfig
+from fulora.classify.training import PREDICTED_AT_ONCE, predict, train_classifier
 from fulora.device import Footprint, footprint, resolve_device
 from fulora.planes import PLANES
 

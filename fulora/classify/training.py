@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fulora.classify.augment import AugmentConfig, augment_batch
-from fulora.classify.batches import load_batches, split_batches, to_input
-from fulora.classify.models import MODELS, Pretrained, build_model, model_faults, resolution_faults
+from fulora.classify.augment import augment_batch
+from fulora.classify.batches import load_batches, split_batches
+from fulora.classify.classifier_config import ClassifierConfig
+from fulora.classify.models import MODELS, build_model
 from fulora.classify.progress import Keeper, Progress, identity_of
-from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device
+from fulora.device import freed_memory_kept, peak_memory_bytes, reset_peak_memory, resolve_device
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
@@ -33,74 +34,8 @@ if TYPE_CHECKING:
 Labelled = tuple[np.ndarray, np.ndarray]
 """Images in memory and the plane index of each."""
 
-__all__ = ["ClassifierConfig", "Labelled", "TrainedClassifier", "predict", "to_input", "train_classifier"]
-
-
 PREDICTED_AT_ONCE = 64
 """Images in a batch of predictions."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassifierConfig:
-    """How one classifier is trained; the defaults are the paper's."""
-
-    model: str
-    """The paper's name of the architecture, a key of MODELS."""
-    epochs: int = 20
-    """Passes over the training set. Source: paper."""
-    batch_size: int = 24
-    """Images per step. Source: paper."""
-    learning_rate: float = 1e-3
-    """Constant learning rate. Source: paper."""
-    momentum: float = 0.9
-    """Momentum of SGD. Source: released code; the paper does not state it."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD is the paper's; AdamW learns from scratch in far fewer epochs."""
-    resolution_px: int = 512
-    """Side of the square input. Source: paper."""
-    augment: bool = False
-    """Whether traditional augmentation (DA) is on."""
-    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
-    """What DA does, where it is on."""
-    weights: Path | None = None
-    """Folder of ImageNet weight files, tried before the hub."""
-    pretrained: Pretrained = "auto"
-    """Where starting weights come from: folder, hub, then none; folder, then none; the hub alone; none."""
-    refit_batchnorm: bool = False
-    """Whether BatchNorm's running statistics are taken afresh from the training set at the end (one forward pass).
-    They lag behind the weights where steps are few, at 100 steps and below by tens of points of accuracy.
-    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3. Deviates from the paper."""
-    keep: Literal["last", "best"] = "last"
-    """Which epoch's weights are kept: the last (the paper's and the released code's), or the first of those most often
-    right on the validation images."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; auto is bf16 autocast on a GPU that has it, else fp32. Weights are fp32."""
-
-    def faults(self) -> list[str]:
-        """Return every fault of this configuration."""
-        found = model_faults(self.model)
-        if not found:
-            found += resolution_faults(self.model, self.resolution_px)
-        for name, least in (("epochs", 1), ("batch_size", 2)):
-            if getattr(self, name) < least:
-                found.append(fault(name, getattr(self, name), f"must be at least {least}", "Choose a larger number"))
-        if not 0 < self.learning_rate < float("inf"):
-            found.append(fault("learning_rate", self.learning_rate, "must be positive", "The paper's value is 1e-3"))
-        if not 0 <= self.momentum < 1:
-            found.append(fault("momentum", self.momentum, "must lie in [0, 1)", "Released code: 0.9"))
-        for name, choices in (("optimizer", ("sgd", "adamw")), ("pretrained", ("auto", "local", "hub", "none"))):
-            if getattr(self, name) not in choices:
-                found.append(fault(name, getattr(self, name), "is unknown", f"Choose one of {', '.join(choices)}"))
-        if self.keep not in ("last", "best"):
-            found.append(fault("keep", self.keep, "is unknown", "Choose last or best"))
-        if self.keep == "best" and self.refit_batchnorm:
-            rule = "cannot be had with refit_batchnorm, which changes the last epoch's weights"
-            found.append(fault("keep", self.keep, rule, "Keep the last epoch, or leave refit_batchnorm off"))
-        if self.precision not in ("auto", "fp32", "bf16"):
-            found.append(fault("precision", self.precision, "is unknown", "Choose one of auto, fp32, bf16"))
-        if self.weights is not None and not Path(self.weights).is_dir():
-            found.append(fault("weights", str(self.weights), "is no folder", "Give a folder of weight files"))
-        return found + self.augmentation.faults()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,9 +110,37 @@ def train_classifier(
         keeper = Keeper(checkpoint, identity=identity, every_seconds=checkpoint_seconds)
         resumed_from = keeper.resume(progress)
     reset_peak_memory(str(place))
+    with freed_memory_kept(str(place)):
+        _train_epochs(progress, pixels, np.asarray(labels, dtype=np.int64), config, place, validation, keeper, on_epoch)
+    if progress.best_weights:
+        model.load_state_dict(progress.best_weights)
+    return TrainedClassifier(
+        model=model.eval(),
+        weights_name=weights_name,
+        history=progress.history,
+        seconds=progress.seconds,
+        peak_memory_bytes=peak_memory_bytes(str(place)),
+        device=str(place),
+        epoch=progress.kept or config.epochs,
+        resumed_from=resumed_from,
+    )
+
+
+def _train_epochs(
+    progress: Progress,
+    pixels: Pixels,
+    labels: np.ndarray,
+    config: ClassifierConfig,
+    place: torch.device,
+    validation: tuple[Pixels, np.ndarray] | None,
+    keeper: Keeper | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> None:
+    """Train from where it stands to the last epoch, in place."""
+    model = progress.model
     while len(progress.history) < config.epochs:
         begin = time.perf_counter()
-        row = _train_epoch(progress, pixels, np.asarray(labels, dtype=np.int64), config, place)
+        row = _train_epoch(progress, pixels, labels, config, place)
         last = row["epoch"] == config.epochs
         if config.refit_batchnorm and last:
             _refit_batchnorm(model, pixels, config.batch_size, place)
@@ -193,18 +156,6 @@ def train_classifier(
             keeper.save_if_due(progress)
         if on_epoch is not None:
             on_epoch(row)
-    if progress.best_weights:
-        model.load_state_dict(progress.best_weights)
-    return TrainedClassifier(
-        model=model.eval(),
-        weights_name=weights_name,
-        history=progress.history,
-        seconds=progress.seconds,
-        peak_memory_bytes=peak_memory_bytes(str(place)),
-        device=str(place),
-        epoch=progress.kept or config.epochs,
-        resumed_from=resumed_from,
-    )
 
 
 def _train_epoch(

@@ -56,7 +56,7 @@ class ModelFeatures:
         """Return float32 [N, D] of uint8 images [N, H, W, 3]."""
         import torch
 
-        from fulora.classify.training import to_input
+        from fulora.classify.batches import to_input
 
         place = torch.device(self.device)
         model = self.model.to(place).eval()

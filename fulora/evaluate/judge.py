@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import new_model
-from fulora.classify.training import ClassifierConfig, Labelled, predict, train_classifier
+from fulora.classify.training import Labelled, predict, train_classifier
 from fulora.errors import InputError, fault
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import torchvision
 from safetensors.torch import save_file
 
 from fulora.classify import weights as files
+from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import MODELS, ModelSpec, build_model, new_model
-from fulora.classify.training import ClassifierConfig, predict, train_classifier
+from fulora.classify.training import predict, train_classifier
 from fulora.errors import InputError
 from fulora.experiment import Grid
 

@@ -16,8 +16,9 @@ import torch
 
 from fulora.classify.augment import AugmentConfig, augment_batch
 from fulora.classify.batches import split_batches, to_input
+from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import MODELS, new_model
-from fulora.classify.training import ClassifierConfig, TrainedClassifier, predict, train_classifier
+from fulora.classify.training import TrainedClassifier, predict, train_classifier
 from fulora.errors import InputError
 
 torch.set_num_threads(1)
