@@ -41,7 +41,7 @@ def test_the_page_shows_every_part_and_loads_nothing(run: RunPaths) -> None:
         "Images are phantoms", "bundled tiny", "trained from scratch", "Algeria", "61.37", "82.40", "ES asks for 6148",
         "loss is <nan> at step 7", "FloatingPointError", "African-like", "ResNet18 judge trained on phantoms",
         "0123456789ab", "1 with one image to train on and one in the test set", "not comparable", "91.5", "27.5",
-        "beside all real ones: accuracy is highest with 80, 66.0 %, 16.0 points above 0",
+        "beside all real ones: accuracy is highest with 80, 66.0 %, 16.0 points more than with 0",
         "in place of real ones: accuracy is highest with the fewest, 50.0 % with 0",
     ):  # fmt: skip
         assert text in words or text in page, text
