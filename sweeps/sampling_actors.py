@@ -103,7 +103,7 @@ class SampleShards:
                 rows = which.shard(index)
                 images = self._sampler_of(which).sample(rows)
             except Exception as error:
-                done.append(_words(error))
+                done.append(_words(error, self.sink))
                 continue
             done.append(self.writers.submit(self._keep, which, index, rows, images))
         errors = [one if isinstance(one, str) else one.result() for one in done]
@@ -114,7 +114,7 @@ class SampleShards:
         try:
             self.sink.keep(which, index, [self._encoded(which, row, image) for row, image in zip(rows, images)])
         except Exception as error:
-            return _words(error)
+            return _words(error, self.sink)
         return ""
 
     def _sampler_of(self, which: ImageSet) -> Sampler:
@@ -151,10 +151,10 @@ def _known(one: Future[str] | str) -> str:
     return one if isinstance(one, str) else one.result() if one.done() else ""
 
 
-def _words(error: Exception) -> str:
+def _words(error: Exception, sink: Sink) -> str:
     if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}. Make room or give the folder its rights back, or name another place"
+        remedy = "Make room or give the folder its rights back, or name another place"
+        return f"{error.filename or sink}: {error.strerror}. {remedy}"
     return one_line(error, 400) if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error, 400)}"
 
 

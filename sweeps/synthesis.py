@@ -33,6 +33,10 @@ class RunFolder:
 
     root: Path
 
+    def __str__(self) -> str:
+        """Return where it is."""
+        return str(self.root)
+
     def has(self, which: ImageSet, index: int) -> bool:
         """Return whether a shard is complete."""
         return RunPaths(self.root).shard(which.shard_id(index)).is_file()

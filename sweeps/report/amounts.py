@@ -54,8 +54,8 @@ def _sentence(kind: str, rows: list[Row]) -> str:
     return (
         f"Synthetic images {_KINDS[kind]}: accuracy is highest with {best['num_synthetic']}, "
         f"{number(best['accuracy'], 1)} %, {number(best['accuracy_gain'], 1)} points more than "
-        f"with {fewest['num_synthetic']} (interval of the difference {number(low, 1)} to {number(high, 1)}, picked after "
-        f"seeing all {len(mine)}{'' if sure else '; it includes no gain at all'})."
+        f"with {fewest['num_synthetic']} (interval of the difference {number(low, 1)} to {number(high, 1)}, picked "
+        f"after seeing all {len(mine)}{'' if sure else '; it includes no gain at all'})."
     )
 
 

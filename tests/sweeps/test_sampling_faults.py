@@ -49,7 +49,8 @@ def test_a_disk_that_takes_no_more_is_said_and_leaves_nothing_half_made(
     with files_no_larger_than(500):
         done = actor(batch)
     assert done["num_images"] == [0, 0], "nor is the second sampled in vain"
-    assert all("File too large. Make room or give the folder its rights back" in error for error in done["error"])
+    said = f"{tmp_path}: File too large. Make room or give the folder its rights back"
+    assert all(said in error for error in done["error"])
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
     assert actor(batch)["num_images"] == [2, 2], "with room the same actor goes on"
     assert len(synthesis.missing_shards([which], paths)) == which.num_shards - 2
