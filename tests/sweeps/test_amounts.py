@@ -12,7 +12,7 @@ from fulora.planes import PLANES
 from fulora.recipes import demo
 from sweeps.amounts import _trials_of
 from sweeps.experiment import make_plan
-from sweeps.grid_plan import amount_sizes, sizes_of, split_of, training_set, validation_beside
+from sweeps.grid_plan import amount_sizes, sizes_of, split_of, training_set, validation_beside, validation_notes
 
 SIZES = RegimeSizes(num_spanish=120, num_spanish_hybrid=40, num_synthetic=80)
 
@@ -111,3 +111,15 @@ def test_images_are_drawn_in_the_numbers_of_the_trial_and_a_larger_set_holds_the
             sets[chosen.num_es, chosen.num_synthetic] = {r.image_id for r in chosen.records}
     assert set(sets) == {(40, 0), (40, 40), (40, 80), (20, 20), (0, 40)}
     assert sets[40, 0] < sets[40, 40] < sets[40, 80]
+
+
+def test_validation_images_of_patients_who_are_trained_on_are_said() -> None:
+    frames = [replace(r, patient_id=r.patient_id.rsplit("-", 1)[0]) if r.source == "spanish" else r for r in RECORDS]
+    experiment = replace(demo(), amounts=Amounts())
+    images = replace(experiment, grid=replace(experiment.grid, num_validation=10))
+    patients = replace(images, grid=replace(images.grid, validation="patients"))
+    notes = validation_notes([t for t in make_plan(images, frames).grid if t.config["regime"] == "ES"], frames, images)
+    (note,) = notes
+    assert note.startswith("ES: 5 of 5 validation patients are trained on too")
+    trials = [t for t in make_plan(patients, RECORDS).grid if t.config["regime"] == "ES"]
+    assert validation_notes(trials, RECORDS, patients) == []

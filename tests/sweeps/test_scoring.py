@@ -299,3 +299,12 @@ def test_every_exported_table_opens_alike_in_pandas_polars_and_duckdb(run: Run) 
 def _duckdb(duckdb: Any, file: Any) -> tuple[list[str], list[tuple]]:
     relation = duckdb.read_parquet(str(file))
     return relation.columns, relation.fetchall()
+
+
+def test_a_synthetic_image_like_one_of_two_equal_test_images_was_trained_on_for_both() -> None:
+    pairs = [
+        {"image_a": "a", "image_b": "b", "kind": "pixels"},
+        {"image_a": "a", "image_b": "s", "kind": "perceptual"},  # the audit lists the nearest test image alone
+    ]
+    assert duplicates(["a", "b", "c"], pairs, {"s"}) == {"a": "near_trained_on", "b": "near_trained_on"}
+    assert duplicates(["a", "b", "c"], pairs, set()) == {"b": "repeated"}
