@@ -13,8 +13,6 @@ images and text at every step and reads the loss every step, as the commonly cop
 from __future__ import annotations
 
 import dataclasses
-import json
-import platform
 import statistics
 import sys
 import time
@@ -25,9 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from recording import record, torch_facts
 
 from fulora.data.phantoms import generic_images
-from fulora.device import device_in_words, peak_memory_bytes, reset_peak_memory, resolve_device, resolve_precision
+from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device, resolve_precision
 from fulora.diffusion.adapter import add_lora
 from fulora.diffusion.base import load_base
 from fulora.diffusion.finetune import prepare
@@ -74,18 +73,7 @@ def main() -> None:
         result = together(options)
     else:
         result = side_by_side(options)
-    about = {
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()},
-        "device": device_in_words(resolve_device(options.device)),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cpu_threads": torch.get_num_threads(),
-    }
-    text = json.dumps({**about, **result}, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
+    record(options, **torch_facts(resolve_device(options.device)), **result)
 
 
 def lora_config(options: Options, num_steps: int, **changed: Any) -> LoraConfig:

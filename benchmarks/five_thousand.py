@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import tyro
+from recording import record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         result = kill_and_count(options, (options.run or Path(scratch) / "run").resolve())
-    text = json.dumps({"num_steps": options.num_steps, "cores": os.cpu_count(), **result}, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
+    record(options, cores=os.cpu_count(), **result)
 
 
 def kill_and_count(options: Options, run: Path) -> dict[str, Any]:

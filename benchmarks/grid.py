@@ -16,10 +16,8 @@ far less.
 from __future__ import annotations
 
 import dataclasses
-import json
 import multiprocessing
 import os
-import platform
 import random
 import re
 import resource
@@ -37,6 +35,7 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
+from recording import record, torch_facts
 
 from fulora.classify.augment import AugmentConfig
 from fulora.classify.batches import load_batches, split_batches
@@ -45,7 +44,7 @@ from fulora.classify.models import new_model
 from fulora.classify.training import train_classifier
 from fulora.data.phantoms import generic_images
 from fulora.data.pixels import PixelRows, PixelStore, decode_square, num_threads
-from fulora.device import device_in_words, peak_memory_bytes, reset_peak_memory, resolve_device
+from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device
 
 Seconds = tuple[float, float]
 """By the clock, and of all processors this process and its ended children had."""
@@ -108,21 +107,8 @@ def main() -> None:
             result = ray_overhead(options, Path(scratch))
         else:
             result = side_by_side(options, Path(scratch))
-    about = {
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()},
-        "device": device_in_words(resolve_device(options.device)),
-        "cores": num_threads(),
-        "load_average": os.getloadavg(),
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cpu_threads": torch.get_num_threads(),
-    }
-    text = json.dumps({**about, **result}, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
+    facts = torch_facts(resolve_device(options.device))
+    record(options, **facts, cores=num_threads(), load_average=os.getloadavg(), commit=_commit(), **result)
 
 
 def image_files(options: Options, folder: Path) -> list[Path]:

@@ -9,15 +9,14 @@ resamples of one row, as 2000 of 20 would take minutes; its time for all is that
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import sklearn
 import tyro
+from recording import record
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
 from fulora.evaluate.comparison import compare_all
@@ -72,7 +71,6 @@ def main() -> None:
     each = (time.perf_counter() - start) / len(times)
     ours = np.array([measured[0].resampled[name][: len(times)] for name in METRICS]).T
     result = {
-        "options": {k: v for k, v in dataclasses.asdict(options).items() if k != "out"},
         "seconds_all_intervals": round(seconds, 3),
         "seconds_all_comparisons": round(comparing, 3),
         "comparisons": pairs,
@@ -81,11 +79,9 @@ def main() -> None:
         "largest_difference_points": float(np.abs(ours - plain).max()),
         "cores": os.cpu_count(),
         "load": [round(load, 1) for load in os.getloadavg()],
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scikit-learn": sklearn.__version__},
+        "versions": {"numpy": np.__version__, "scikit-learn": sklearn.__version__},
     }
-    print(json.dumps(result, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    record(options, **result)
 
 
 if __name__ == "__main__":

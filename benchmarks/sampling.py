@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -27,8 +25,9 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
+from recording import record, torch_facts
 
-from fulora.device import device_in_words, peak_memory_bytes, reset_peak_memory, resolve_device, resolve_precision
+from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device, resolve_precision
 from fulora.diffusion.adapter import add_lora, lora_weights
 from fulora.diffusion.base import load_base, pipeline
 from fulora.diffusion.formats import save_diffusers
@@ -73,19 +72,7 @@ def main() -> None:
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as scratch:
         result = side_by_side(options, Path(scratch), device)
-    about = {
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()},
-        "device": device_in_words(device),
-        "precision": str(resolve_precision("auto", device)),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cpu_threads": torch.get_num_threads(),
-    }
-    text = json.dumps({**about, **result}, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
+    record(options, **torch_facts(device), precision=str(resolve_precision("auto", device)), **result)
 
 
 def make_adapter(options: Options, folder: Path) -> Path:

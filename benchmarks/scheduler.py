@@ -11,9 +11,7 @@ last image on disk; what starting the actors takes stands beside it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import platform
 import tempfile
 import time
 import uuid
@@ -22,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
+from recording import record
 
 from fulora.recipes import demo
 from sweeps.cluster import ClusterOptions, connected
@@ -91,15 +90,7 @@ def main() -> None:
     rows = [measured(options, workers) for workers in options.workers]
     for row in rows:
         row["of_linear"] = row["images_per_second"] / rows[0]["images_per_second"] * rows[0]["workers"] / row["workers"]
-    about = {
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()},
-        "cores": os.cpu_count(), "python": platform.python_version(), "load_at_end": os.getloadavg()[0],
-    }  # fmt: skip
-    text = json.dumps({**about, "workers": rows}, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
+    record(options, cores=os.cpu_count(), load_at_end=os.getloadavg()[0], workers=rows)
 
 
 def measured(options: Options, workers: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fulora.data.near_duplicates import RULE, perceptual_hash
 from fulora.data.phantoms import write_phantoms
 from fulora.data.pixels import num_threads, read_grey
 from fulora.data.records import ImageRecord
-from fulora.data.regimes import select_lora_images
+from fulora.data.regimes import select_lora_images, select_test_images
 from fulora.data.sources import count_left_out_rows, read_source
 from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
@@ -118,7 +118,7 @@ def _hashes_of_synthetic(paths: RunPaths) -> dict[str, str]:
 
 
 def _check_test_set(records: Sequence[ImageRecord]) -> None:
-    test = [r for r in records if r.source == "african" and r.split == "test"]
+    test = select_test_images(records)
     if not test:
         raise InputError(
             fault(

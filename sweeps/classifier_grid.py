@@ -14,11 +14,12 @@ import numpy as np
 
 from fulora.data.pixels import PixelRows, open_store, write_store
 from fulora.data.records import ImageRecord
+from fulora.data.regimes import select_test_images
 from fulora.device import Footprint
 from fulora.experiment import Experiment
 from fulora.planes import PLANES, plane_from_label
 from sweeps.catalog import read_catalog, read_synthetic
-from sweeps.grid_plan import sizes_of, split_of, test_set, training_set
+from sweeps.grid_plan import sizes_of, split_of, training_set
 from sweeps.paths import RunPaths
 from sweeps.tables import read_rows, write_table
 from sweeps.trials import Trial, latest_success
@@ -59,7 +60,7 @@ def train_cell(trial: Trial, paths: RunPaths, report: Report, experiment: Experi
     records = [*read_catalog(paths), *read_synthetic(paths, without_leaks=experiment.drop_duplicates)]
     chosen = training_set(experiment, trial.config["regime"], records, sizes_of(trial, experiment))
     training, validation = split_of(trial, experiment, records, chosen)
-    size, test = config.resolution_px, test_set(records)
+    size, test = config.resolution_px, select_test_images(records)
 
     def on_epoch(row: dict) -> None:
         note = f"loss {row['loss']:.3f}, {row['accuracy']:.0f} % right"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -169,25 +169,23 @@ def parse_launch(words: list[str], verb: str) -> Launch:
     about = {name: (make.__doc__ or "").strip().splitlines()[0] for name, make in RECIPES.items()}
     kind: Any = tyro.extras.subcommand_type_from_defaults(defaults, about)
     launch = tyro.cli(kind, prog=f"sweeps {verb}", args=words, description=VERBS[verb])
-    places = ("spanish", "african")
-    absolute = {
-        n: getattr(launch.experiment, n).expanduser().resolve() for n in places if getattr(launch.experiment, n)
-    }
-    experiment = replace(launch.experiment, **absolute)
-    # Workers run in folders of their own, where a relative path would name something else.
-    if experiment.sampling.seeds is not None:
-        seeds = experiment.sampling.seeds.expanduser().resolve()
-        experiment = replace(experiment, sampling=replace(experiment.sampling, seeds=seeds))
-    if experiment.grid.weights is not None:
-        weights = experiment.grid.weights.expanduser().resolve()
-        experiment = replace(experiment, grid=replace(experiment.grid, weights=weights))
-    if experiment.embedding.feature_weights is not None:
-        features = experiment.embedding.feature_weights.expanduser().resolve()
-        experiment = replace(experiment, embedding=replace(experiment.embedding, feature_weights=features))
+    experiment = _absolute(launch.experiment)
     base = Path(experiment.base).expanduser()
     if experiment.base != "tiny" and base.exists():
         experiment = replace(experiment, base=str(base.resolve()))
     return replace(launch, experiment=experiment)
+
+
+def _absolute(config: Any) -> Any:
+    """Return the configuration with every path absolute: workers run in folders of their own."""
+    changed: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Path):
+            changed[field.name] = value.expanduser().resolve()
+        elif is_dataclass(value):
+            changed[field.name] = _absolute(value)
+    return replace(config, **changed)
 
 
 def _run(words: list[str], *, verb: str, until: Any) -> int:

@@ -126,7 +126,10 @@ def run(
                         if destination is None:
                             _save_plan(experiment, plan, records, paths)
                     if stage == "sample" and destination is not None:
-                        _draw_to(destination, experiment, plan, paths, cluster, progress)
+                        draw_to(
+                            destination, plan.chosen, experiment=experiment, adapter=plan.chosen.adapter(paths),
+                            cluster=cluster, progress=progress,
+                        )  # fmt: skip
                         return failed
                     failed += _DO[stage](experiment, plan, records, record, cluster)
         finally:
@@ -170,14 +173,6 @@ def _do_sample(
     results.write_rank_table(experiment, plan.lora, plan.judge, plan.images, paths)
     record.note("sample", measure_quality(experiment, plan.images, records, paths))
     return []
-
-
-def _draw_to(
-    destination: Destination, experiment: Experiment, plan: Plan, paths: RunPaths, cluster: Cluster, progress: Progress
-) -> None:
-    which = plan.chosen
-    adapter = None if which.rank is None else paths.adapter(which.rank)
-    draw_to(destination, which, experiment=experiment, adapter=adapter, cluster=cluster, progress=progress)
 
 
 def _do_grid(

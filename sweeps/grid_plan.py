@@ -17,6 +17,7 @@ from fulora.data.regimes import (
     REGIMES,
     RegimeSizes,
     TrainingSet,
+    select_test_images,
     select_training_set,
     select_validation_beside,
     split_validation,
@@ -33,11 +34,6 @@ def training_set(
 ) -> TrainingSet:
     """Return the images of a regime, in the experiment's numbers unless others are given."""
     return select_training_set(regime, records, sizes or experiment.sizes, seed=experiment.seed)
-
-
-def test_set(records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """Return the images every classifier is tested on, in order of their ids."""
-    return sorted((r for r in records if r.source == "african" and r.split == "test"), key=lambda r: r.image_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ def grid_trials(
     real = None if records is None else [r for r in records if r.source != "synthetic"]
     planned = [] if real is None or synthetic is None else _planned_synthetic(synthetic)
     hashed: dict[tuple[str, RegimeSizes | None], tuple[str, int]] = {}
-    test = UNKNOWN_DATA if records is None else data_hash(test_set(records))
+    test = UNKNOWN_DATA if records is None else data_hash(select_test_images(records))
     beside = [] if records is None else validation_beside(experiment, records)
     trials = []
     for cell in _cells(experiment):

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -187,36 +187,32 @@ def draw_to(
     """
     which = for_output(which)
     destination.claim(which)
+    with _failures_in_words(destination):
+        todo = _missing(destination, which)
+        with shown(progress, "sample", sum(map(which.shard_size, todo.tolist())), "images"):
+            drawn = draw_shards(
+                np.stack([np.zeros_like(todo), todo], axis=1),
+                experiment=experiment,
+                sets=[which],
+                adapters={which.label: adapter},
+                sink=destination,
+                cluster=cluster,
+                progress=progress,
+            )
+        destination.delete(_superseded(destination))
+        _check_counts(destination, which)
+        if destination.form == "files":
+            _gather_metadata(destination)
+    return drawn
+
+
+@contextmanager
+def _failures_in_words(destination: Destination) -> Iterator[None]:
+    """Turn what a place answers while it is in use into StageFailed: a cut line, a right that is missing."""
     try:
-        return _draw_to(destination, which, experiment, adapter, cluster, progress)
+        yield
     except (OSError, pa.ArrowException) as error:
         raise StageFailed(f"{destination} could not be read or written ({one_line(error)})") from error
-
-
-def _draw_to(
-    destination: Destination,
-    which: ImageSet,
-    experiment: Experiment,
-    adapter: Path | None,
-    cluster: Cluster,
-    progress: Progress,
-) -> int:
-    todo = _missing(destination, which)
-    with shown(progress, "sample", sum(map(which.shard_size, todo.tolist())), "images"):
-        drawn = draw_shards(
-            np.stack([np.zeros_like(todo), todo], axis=1),
-            experiment=experiment,
-            sets=[which],
-            adapters={which.label: adapter},
-            sink=destination,
-            cluster=cluster,
-            progress=progress,
-        )
-    destination.delete(_superseded(destination))
-    _check_counts(destination, which)
-    if destination.form == "files":
-        _gather_metadata(destination)
-    return drawn
 
 
 def _counts(destination: Destination) -> dict[tuple[str, str], dict[int, list[int]]]:

@@ -54,6 +54,10 @@ class ImageSet:
         """Return where the images go."""
         return paths.synthetic if self.chosen else paths.images(self.label)
 
+    def adapter(self, paths: RunPaths) -> Path | None:
+        """Return the folder of the adapter it is drawn with; None for the base."""
+        return None if self.rank is None else paths.adapter(self.rank)
+
     @cached_property
     def plan(self) -> SamplePlan:
         """The rows."""

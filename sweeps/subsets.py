@@ -57,9 +57,10 @@ def duplicates(image_ids: Sequence[str], pairs: Iterable[Mapping[str, Any]], tra
         for one, other in ((pair["image_a"], pair["image_b"]), (pair["image_b"], pair["image_a"])):
             alike[one][other] = alike[one].get(other, False) or pair["kind"] == "pixels"
     left_out: dict[str, Reason] = {}
+    tested = set(image_ids)
     # A synthetic image is paired with one of equal test images only: what is known of one holds for its equals.
     for image_id in image_ids:
-        for equal in [other for other, same in alike[image_id].items() if same and other in set(image_ids)]:
+        for equal in [other for other, same in alike[image_id].items() if same and other in tested]:
             for other, same in list(alike[equal].items()):
                 if other in trained_on:
                     alike[image_id].setdefault(other, same)
@@ -67,7 +68,7 @@ def duplicates(image_ids: Sequence[str], pairs: Iterable[Mapping[str, Any]], tra
         if exact := [same for other, same in alike[image_id].items() if other in trained_on]:
             left_out[image_id] = "trained_on" if any(exact) else "near_trained_on"
     kept: set[str] = set()
-    for image_id in sorted(set(image_ids) - set(left_out)):
+    for image_id in sorted(tested - set(left_out)):
         if exact := [same for other, same in alike[image_id].items() if other in kept]:
             left_out[image_id] = "repeated" if any(exact) else "near_repeated"
         else:

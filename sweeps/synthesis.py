@@ -77,7 +77,7 @@ def sample_shards(
         todo,
         experiment=experiment,
         sets=sets,
-        adapters={s.label: None if s.rank is None else paths.adapter(s.rank) for s in sets},
+        adapters={which.label: which.adapter(paths) for which in sets},
         sink=RunFolder(paths.root.resolve()),
         cluster=cluster,
         progress=progress,

@@ -146,6 +146,11 @@ def select_training_set(regime: str, records: Sequence[ImageRecord], sizes: Regi
     return TrainingSet(regime=regime, records=tuple(chosen), notes=tuple(notes))
 
 
+def select_test_images(records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Return the images every classifier is tested on, the African ones of the published test split, by their ids."""
+    return sorted((r for r in records if r.source == "african" and r.split == "test"), key=lambda r: r.image_id)
+
+
 def select_lora_images(
     records: Sequence[ImageRecord], *, per_plane: int, seed: int
 ) -> tuple[list[ImageRecord], list[str]]:
