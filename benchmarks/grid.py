@@ -399,7 +399,8 @@ def ray_overhead(options: Options, scratch: Path) -> dict[str, Any]:
     The overhead is what each way adds outside training, so a machine whose speed drifts between the two does not decide
     it; the plain ratio of seconds stands beside it. Starting Ray is counted apart.
     """
-    from sweeps.cluster import ClusterOptions, connected
+    from sweeps.engine.connection import connected
+    from sweeps.engine.options import ClusterOptions
     from sweeps.paths import RunPaths
     from sweeps.progress import Quiet
     from sweeps.trials import Trial

@@ -23,7 +23,8 @@ import tyro
 from recording import record
 
 from fulora.recipes import demo
-from sweeps.cluster import ClusterOptions, connected
+from sweeps.engine.connection import connected
+from sweeps.engine.options import ClusterOptions
 from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet

@@ -18,7 +18,7 @@ import tyro
 from fulora.errors import InputError
 from fulora.experiment import Experiment
 from fulora.recipes import RECIPES
-from sweeps.cluster import ClusterOptions
+from sweeps.engine.options import ClusterOptions
 from sweeps.search_space import LoraSearch
 
 VERBS = {
@@ -312,3 +312,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "push": _push,
 }
+
+
+if __name__ == "__main__":
+    main()

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from fulora.data.records import ImageRecord
-from fulora.diffusion.base_files import check_base, fingerprint
+from fulora.diffusion.base_files import check_base, check_hub, fingerprint
 from fulora.errors import raise_if_any
 from fulora.experiment import Experiment
 from sweeps import classifier_grid, grid_plan, lora_sweep, results, scoring, synthesis
 from sweeps.amounts import write_amounts
 from sweeps.catalog import audit_synthetic, build_catalog, read_synthetic
-from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.engine.connection import connected
+from sweeps.engine.options import ClusterOptions
+from sweeps.engine.resources import Cluster
 from sweeps.image_output import Destination, draw_to
 from sweeps.image_sets import ImageSet, image_sets
 from sweeps.ownership import check_owner, locked, remove_leftovers
@@ -74,6 +76,7 @@ def check(experiment: Experiment, paths: RunPaths) -> None:
     raise_if_any(experiment.faults())
     check_base(experiment.base, allow_pickle=experiment.allow_pickle)
     check_owner(experiment.recipe, paths)
+    check_hub(experiment.base)
     check_writable(paths.root)
 
 
@@ -96,6 +99,8 @@ def run(
     """
     raise_if_any([*options.faults(), *(search.faults() if search else [])])
     check(experiment, paths)
+    if destination is not None:
+        destination.check()
     with locked(paths):
         remove_leftovers(paths)
         record = Record(paths, progress)
@@ -111,7 +116,7 @@ def run(
             return []
         failed: list[Attempt] = []
         try:
-            with connected(options) as cluster:
+            with connected(options, progress.say) as cluster:
                 progress.say(f"running on {cluster}")
                 if search is not None:
                     failed = search_lora(experiment, search, records, paths=paths, cluster=cluster, progress=progress)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from pyarrow import fs
 from fulora.errors import InputError, fault, one_line
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
-from sweeps.cluster import Cluster
+from sweeps.engine.resources import Cluster
 from sweeps.image_sets import ImageSet
 from sweeps.paths import written
 from sweeps.progress import Progress, shown
@@ -135,11 +136,31 @@ class Destination:
             with suppress(FileNotFoundError):
                 system.delete_file(f"{root}/{name}")
 
+    def check(self) -> None:
+        """Write a small file and delete it again. Raises InputError where the place cannot be written to."""
+        name = f".probe-{uuid.uuid4().hex[:8]}"
+        with self._usable():
+            self.put(name, b"x")
+            self.delete([name])
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Turn what a place answers into an InputError without credentials."""
+        try:
+            yield
+        except InputError:
+            raise
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = getattr(error, "strerror", None) or str(error).replace(self.address, str(self))
+            words = one_line(reason, 300)
+            remedy = "Check the address, the rights and, for S3, the credentials, region and endpoint_override."
+            raise InputError(fault("to", str(self), f"cannot be used ({words})", remedy)) from error
+
     def claim(self, which: ImageSet) -> None:
         """Write set.json. Raises InputError where the place cannot be used or holds other images."""
         about = {"science": which.science, "form": self.form, **_about(which)}
         remedy = "Give --to another address."
-        try:
+        with self._usable():
             if (there := self.get(_SET)) is not None:
                 before = json.loads(there)
                 differing = [key for key in ("science", "form") if before.get(key) != about[key]]
@@ -148,12 +169,6 @@ class Destination:
                     raise InputError(fault("to", str(self), rule, remedy))
             else:
                 self.put(_SET, (json.dumps(about, indent=1, default=str) + "\n").encode())
-        except (OSError, ValueError, pa.ArrowException) as error:
-            if isinstance(error, InputError):
-                raise
-            words = one_line(str(error).replace(self.address, str(self)))
-            remedy = "Check the address, the rights and, for S3, the credentials, region and endpoint_override."
-            raise InputError(fault("to", str(self), f"cannot be used ({words})", remedy)) from error
 
 
 def _about(which: ImageSet) -> dict[str, Any]:

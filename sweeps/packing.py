@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fulora.device import Footprint
-from sweeps.cluster import Cluster
+from sweeps.engine.resources import Cluster, prepare_worker
 
 HEADROOM = 0.9
 """Share of a GPU's memory that is given away: allocators fragment, and a display may want some."""
@@ -36,11 +36,9 @@ def packed(measure: Callable[[], Footprint], *, num_trials: int, cluster: Cluste
     if not cluster.shares_gpus or num_trials <= cluster.num_gpus or cluster.num_gpus < 1:
         return cluster, ""
 
-    @ray.remote(num_gpus=1, num_cpus=min(1.0, cluster.cpus_per_trial), max_retries=0, max_calls=1)
+    @ray.remote(max_retries=0, max_calls=1, **cluster.for_probe)
     def probe() -> Footprint:
-        import torch
-
-        torch.set_num_threads(cluster.num_threads)
+        prepare_worker(cluster.num_threads, on_gpu=True)
         return measure()
 
     try:

@@ -14,7 +14,7 @@ from fulora.data.records import ImageRecord
 from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
 from sweeps import synthesis
-from sweeps.cluster import Cluster
+from sweeps.engine.resources import Cluster
 from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths, write_json
 from sweeps.progress import Progress

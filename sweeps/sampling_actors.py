@@ -21,7 +21,7 @@ import pyarrow as pa
 from fulora.diffusion.sampler import Sampler, SampleRow, SamplingConfig
 from fulora.errors import InputError, fault, one_line
 from fulora.experiment import Experiment
-from sweeps.cluster import Cluster
+from sweeps.engine.resources import Cluster, placement, prepare_worker
 from sweeps.image_sets import ImageSet
 from sweeps.progress import Progress
 from sweeps.record import StageFailed
@@ -76,21 +76,28 @@ class SampleShards:
         adapters: Mapping[str, Path | None],
         sink: Sink,
         num_threads: int,
+        on_gpu: bool,
     ) -> None:
-        import torch
-
-        torch.set_num_threads(num_threads)
+        prepare_worker(num_threads, on_gpu=on_gpu)
         self.experiment, self.sets, self.adapters, self.sink = experiment, sets, adapters, sink
         self.label: str | None = None
         self.sampler: Any = None
         self.writers = ThreadPoolExecutor(_WRITERS)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Sample shards and give them to the sink; one that is there already is passed over."""
+    def __call__(self, batch: pa.Table) -> dict[str, Any]:
+        """Sample the shards of a call, a row {set: [N], shard: [N]}, and give them to the sink.
+
+        A shard that is there already is passed over.
+        """
+        (call,) = batch.to_pylist()
+        return self.draw(call)
+
+    def draw(self, call: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """Sample the shards of a call; see `__call__`."""
         done: list[Future[str] | str] = []
         sizes: list[int] = []
         failed = ""
-        for number, index in zip(batch["set"].tolist(), batch["shard"].tolist(), strict=True):
+        for number, index in zip(call["set"], call["shard"], strict=True):
             which = self.sets[number]
             sizes.append(which.shard_size(index))
             if failed := failed or next((error for one in done if (error := _known(one))), ""):
@@ -122,7 +129,7 @@ class SampleShards:
             self.sampler = self.label = None  # free the device before the next adapter is loaded
             self.sampler = open_sampler(self.experiment, self.adapters[which.label], which.config)
             self.label = which.label
-            self.facts = {"base": self.sampler.base.name, "device": str(self.sampler.base.device)}
+            self.facts = {"base": self.sampler.base.name, "device": str(self.sampler.base.device), **placement()}
         return self.sampler
 
     def _encoded(self, which: ImageSet, row: SampleRow, image: np.ndarray) -> Drawn:
@@ -178,21 +185,21 @@ def draw_shards(
     if not len(todo):
         return 0
     ray.data.DataContext.get_current().enable_progress_bars = False
-    slots = min(cluster.num_slots, len(todo))
-    gpus = cluster.trial_resources["gpu"]
-    # As many shards in a call as leave every actor several calls; a block is one call, so that none is ragged.
+    slots, on_gpu = min(cluster.num_slots, len(todo)), cluster.num_gpus > 0
+    # As many shards in a call as leave every actor several calls. A row is a call, a batch is a row: with GPUs Ray Data
+    # wants a batch size, and rows that are calls make none ragged.
     batches = max(which.shard_size(0) // which.config.batch_size for which in sets)  # in a shard
     per_call = max(1, min(max(2, _MOST_PER_CALL // max(1, batches)), len(todo) // (4 * slots)))
     calls = np.array_split(todo, -(-len(todo) // per_call))
     done = (
-        ray.data.from_blocks([pa.table({"set": call[:, 0], "shard": call[:, 1]}) for call in calls])
+        ray.data.from_blocks([pa.table({"set": [call[:, 0]], "shard": [call[:, 1]]}) for call in calls])
         .map_batches(
             actor,
-            batch_size=None,
-            fn_constructor_args=(experiment, list(sets), dict(adapters), sink, cluster.num_threads),
-            num_cpus=cluster.cpus_per_trial,
-            num_gpus=gpus or None,
-            compute=ray.data.ActorPoolStrategy(size=slots),
+            batch_size=1,
+            batch_format="pyarrow",
+            fn_constructor_args=(experiment, list(sets), dict(adapters), sink, cluster.num_threads, on_gpu),
+            **cluster.for_actors,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=slots, initial_size=slots),
         )
         .iter_rows()
     )

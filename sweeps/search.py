@@ -24,7 +24,7 @@ from fulora.diffusion.lora_config import LoraConfig
 from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
 from fulora.seeds import derive_seed
-from sweeps.cluster import Cluster
+from sweeps.engine.resources import Cluster, prepare_worker
 from sweeps.lora_sweep import finetune_records, in_place, judge_trial, lora_images, train_judge_trial
 from sweeps.paths import RunPaths
 from sweeps.progress import Progress
@@ -80,9 +80,7 @@ def search_lora(
         watch = _Watch(make, numbers, paths, progress)
 
         def trainable(settings: dict) -> None:
-            import torch
-
-            torch.set_num_threads(cluster.num_threads)
+            prepare_worker(cluster.num_threads, on_gpu=cluster.num_gpus > 0)
             trial = make(settings)
             attempt = attempt_trial(trial, paths, work, numbers.get(trial.trial_id, 1), tune.report)
             last: dict[str, Any] = {"fraction": 1.0, "status": attempt.status}
@@ -95,7 +93,7 @@ def search_lora(
             give_memory_back()
 
         tuner = tune.Tuner(
-            tune.with_resources(trainable, cluster.trial_resources),
+            tune.with_resources(trainable, cluster.for_tune),
             tune_config=tune.TuneConfig(
                 search_alg=_searcher(experiment, space, before),
                 scheduler=_scheduler(experiment, space),

@@ -17,7 +17,7 @@ import numpy as np
 from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
-from sweeps.cluster import Cluster
+from sweeps.engine.resources import Cluster
 from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths, write_json, written
 from sweeps.progress import Progress

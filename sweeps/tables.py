@@ -48,6 +48,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
     "metadata": {
         "file_name": _S, "image_id": _S, "plane": _S, "prompt": _S, "sampler": _S, "seed": _I, "adapter": _S,
         "rank": _I, "num_steps": _I, "guidance": _F, "sha256": _S, "base": _S, "pixel_hash": _S, "device": _S,
+        "node": _S, "gpu_ids": _S,
         "nearest_pixels": _S, "distance_pixels": _F, "nearest_features": _S, "distance_features": _F,
         "closer_than_real": _B,
     },

@@ -17,7 +17,7 @@ from typing import Any
 from ray import tune
 
 from fulora.device import process_peak_bytes
-from sweeps.cluster import Cluster
+from sweeps.engine.resources import Cluster, placement, prepare_worker
 from sweeps.paths import RunPaths
 from sweeps.progress import Progress
 from sweeps.provenance import provenance
@@ -50,7 +50,7 @@ def attempt_trial(trial: Trial, paths: RunPaths, work: Work, number: int, report
         device=metrics.pop("device", None),
         peak_memory_bytes=metrics.pop("peak_memory_bytes", None) or process_peak_bytes(),
         metrics=metrics,
-        provenance={**provenance(), **hashes(trial), **_placement()},
+        provenance={**provenance(), **hashes(trial), **placement()},
         started_at=started_at,
         seconds=round(time.perf_counter() - began, 3),
         error_type=error_type,
@@ -63,18 +63,6 @@ def attempt_trial(trial: Trial, paths: RunPaths, work: Work, number: int, report
 def hashes(trial: Trial) -> dict[str, str]:
     """Return the hash of each thing a trial reads, as its row names them."""
     return {f"{name}_hash": value for name, value in trial.inputs.items()}
-
-
-def _placement() -> dict[str, str | None]:
-    import ray
-
-    if not ray.is_initialized():
-        return {"node": None, "gpu_ids": None}
-    context = ray.get_runtime_context()
-    return {
-        "node": context.get_node_id()[:12],
-        "gpu_ids": ",".join(context.get_accelerator_ids().get("GPU", [])) or None,
-    }
 
 
 class Watch(tune.Callback):
@@ -163,12 +151,10 @@ def run_trials(
         return []
     numbers = [next_attempt(paths, trial.trial_id) for trial in trials]
     todo = list(trials)
-    threads = cluster.num_threads
+    threads, on_gpu = cluster.num_threads, cluster.num_gpus > 0
 
     def trainable(config: dict) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
+        prepare_worker(threads, on_gpu=on_gpu)
         index = config["index"]
         trial = todo[index]
         report = tune.report
@@ -179,7 +165,7 @@ def run_trials(
 
     watch = _ListWatch(todo, numbers, paths, progress)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, cluster.trial_resources),
+        tune.with_resources(trainable, cluster.for_tune),
         param_space={"index": tune.grid_search(list(range(len(todo))))},
         tune_config=tune.TuneConfig(reuse_actors=True),  # saves each trial the imports of torch and friends
         run_config=tune_settings(todo[0].stage, paths, watch),

@@ -128,7 +128,8 @@ def mini_experiment(mini_flags: list[str]):
 @pytest.fixture(scope="module")
 def local_ray():
     """Start Ray on this machine for a module's tests; runs inside use it."""
-    from sweeps.cluster import ClusterOptions, connected
+    from sweeps.engine.connection import connected
+    from sweeps.engine.options import ClusterOptions
 
     with connected(ClusterOptions(num_cpus=2)) as cluster:
         yield cluster

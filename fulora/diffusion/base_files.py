@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from fulora.diffusion import random_base
-from fulora.errors import InputError, fault
+from fulora.errors import InputError, fault, one_line
 
 TINY = "tiny"
 """The bundled base's name."""
@@ -111,3 +111,23 @@ def hash_files(files: list[Path]) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def check_hub(spec: str) -> None:
+    """Raise InputError where `spec` is a hub id whose model cannot be reached: no network, no access, no such model.
+
+    Reads model_index.json, from the local cache where it is there. Nothing for a base on this machine.
+    """
+    if spec in (TINY, RANDOM) or Path(spec).expanduser().exists():
+        return
+    from huggingface_hub import hf_hub_download
+
+    try:
+        folder = Path(hf_hub_download(spec, "model_index.json")).parent
+    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
+        rule = f"cannot be reached on the Hugging Face hub ({one_line(error, 300)})"
+        remedy = "Log in with `hf auth login`, download it before on a machine with a network, or pass a local folder"
+        raise InputError(fault("base", spec, rule, remedy)) from error
+    kind = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+    if kind != _FAMILY:
+        raise InputError(fault("base", spec, f"is a {kind}, not a {_FAMILY} (Stable Diffusion 1.x)", REMEDY))

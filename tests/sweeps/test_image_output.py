@@ -19,7 +19,9 @@ from fulora.diffusion.sampler import SamplingConfig
 from fulora.errors import InputError
 from fulora.experiment import Experiment
 from sweeps import image_output
-from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.engine.connection import connected
+from sweeps.engine.options import ClusterOptions
+from sweeps.engine.resources import Cluster
 from sweeps.image_output import Destination, draw_to
 from sweeps.image_sets import ImageSet
 from sweeps.progress import Quiet
@@ -66,7 +68,7 @@ def in_this_process(todo, *, experiment, sets, adapters, sink, cluster, progress
     """Do what `draw_shards` does with its one actor, without Ray, whose start takes longer than the work."""
     if not len(todo):
         return 0
-    done = SampleShards(experiment, sets, adapters, sink, 1)({"set": todo[:, 0], "shard": todo[:, 1]})
+    done = SampleShards(experiment, sets, adapters, sink, 1, False).draw({"set": todo[:, 0], "shard": todo[:, 1]})
     assert not any(done["error"]), done["error"]
     progress.advance(sum(done["num_images"]))
     return sum(done["num_images"])

@@ -13,7 +13,9 @@ from fulora.device import Footprint
 from fulora.experiment import Amounts, Experiment
 from sweeps.catalog import build_catalog
 from sweeps.classifier_grid import measure_models
-from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.engine.connection import connected
+from sweeps.engine.options import ClusterOptions
+from sweeps.engine.resources import Cluster
 from sweeps.experiment import make_plan, run
 from sweeps.lora_sweep import measure_rank, rank_trials
 from sweeps.packing import packed, share_of_gpu

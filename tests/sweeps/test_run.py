@@ -20,7 +20,7 @@ from fulora.data.pixels import decode_square
 from fulora.experiment import Amounts, Experiment
 from sweeps import lora_sweep
 from sweeps.catalog import read_catalog
-from sweeps.cluster import ClusterOptions
+from sweeps.engine.options import ClusterOptions
 from sweeps.experiment import make_plan, run
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet

@@ -15,7 +15,7 @@ import pytest
 from fulora.diffusion.finetune import LoraConfig, finetune
 from fulora.experiment import Experiment
 from sweeps import synthesis
-from sweeps.cluster import Cluster
+from sweeps.engine.resources import Cluster
 from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
@@ -44,15 +44,15 @@ def test_a_disk_that_takes_no_more_is_said_and_leaves_nothing_half_made(
     mini_experiment: Experiment, tmp_path: Path
 ) -> None:
     which, paths = base_images(mini_experiment), RunPaths(tmp_path)
-    actor = SampleShards(mini_experiment, [which], {"base": None}, RunFolder(tmp_path), 1)
+    actor = SampleShards(mini_experiment, [which], {"base": None}, RunFolder(tmp_path), 1, False)
     batch = {"set": np.zeros(2, np.int64), "shard": np.arange(2)}
     with files_no_larger_than(500):
-        done = actor(batch)
+        done = actor.draw(batch)
     assert done["num_images"] == [0, 0], "nor is the second sampled in vain"
     said = f"{tmp_path}: File too large. Make room or give the folder its rights back"
     assert all(said in error for error in done["error"])
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
-    assert actor(batch)["num_images"] == [2, 2], "with room the same actor goes on"
+    assert actor.draw(batch)["num_images"] == [2, 2], "with room the same actor goes on"
     assert len(synthesis.missing_shards([which], paths)) == which.num_shards - 2
 
 
@@ -67,9 +67,9 @@ def test_a_folder_that_cannot_be_written_stops_sampling_and_keeps_what_was_drawn
     kept = which.num_shards - len(synthesis.missing_shards([which], paths))
     assert 0 < kept < which.num_shards
     (tmp_path / "synthetic" / "femur").unlink()
-    actor = SampleShards(mini_experiment, [which], {"base": None}, RunFolder(tmp_path), 1)
+    actor = SampleShards(mini_experiment, [which], {"base": None}, RunFolder(tmp_path), 1, False)
     every_shard = np.arange(which.num_shards)
-    assert sum(actor({"set": np.zeros_like(every_shard), "shard": every_shard})["num_images"]) == 40
+    assert sum(actor.draw({"set": np.zeros_like(every_shard), "shard": every_shard})["num_images"]) == 40
     assert len(synthesis.assemble(which, paths)) == 40
 
 
@@ -89,7 +89,7 @@ def test_an_adapter_that_is_gone_or_of_another_base_is_named(
         config = LoraConfig(rank=4, num_steps=1, resolution_px=64)
         finetune(base="tiny", pixels=pixels, captions=["x"] * 2, config=config, seed=0, out=adapter, device="cpu")
     which = replace(base_images(mini_experiment), label="rank-004", rank=4)
-    actor = SampleShards(mini_experiment, [which], {"rank-004": adapter}, RunFolder(tmp_path), 1)
-    done = actor({"set": np.zeros(1, np.int64), "shard": np.zeros(1, np.int64)})
+    actor = SampleShards(mini_experiment, [which], {"rank-004": adapter}, RunFolder(tmp_path), 1, False)
+    done = actor.draw({"set": np.zeros(1, np.int64), "shard": np.zeros(1, np.int64)})
     assert done["num_images"] == [0]
     assert re.search(words, done["error"][0]), done["error"]

@@ -12,7 +12,7 @@ from fulora.data.records import ImageRecord
 from fulora.errors import InputError
 from fulora.experiment import Experiment
 from sweeps.cli import parse_launch
-from sweeps.cluster import ClusterOptions
+from sweeps.engine.options import ClusterOptions
 from sweeps.experiment import run
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet

@@ -18,7 +18,8 @@ from fulora.diffusion.sampler import Sampler, SamplingConfig, plan_samples
 from fulora.errors import InputError
 from fulora.experiment import Experiment
 from sweeps import synthesis
-from sweeps.cluster import ClusterOptions, connected
+from sweeps.engine.connection import connected
+from sweeps.engine.options import ClusterOptions
 from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet

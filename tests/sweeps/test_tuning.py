@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from sweeps.cluster import Cluster, ClusterOptions, connected
+from sweeps.engine.connection import connected
+from sweeps.engine.options import ClusterOptions
+from sweeps.engine.resources import Cluster
 from sweeps.paths import RunPaths
 from sweeps.progress import LiveBars, Quiet, shown
 from sweeps.trials import Attempt, Trial, missing, read_attempts
@@ -120,7 +122,7 @@ def test_a_second_attempt_has_its_own_number_and_row(four_gpus, tmp_path):
 def test_a_trials_share_of_the_machine(cpus, gpus, share, slots, resources):
     cluster = Cluster(num_cpus=cpus, num_gpus=gpus, num_nodes=1, gpus_per_trial=share)
     assert cluster.num_slots == slots
-    assert cluster.trial_resources == resources
+    assert cluster.for_tune == resources
     assert cluster.num_slots * cluster.cpus_per_trial <= cpus, "no core is promised twice"
 
 

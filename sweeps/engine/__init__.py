@@ -1,0 +1,1 @@
+"""The only room that imports Ray: connection, capacity, resources, trials (Tune) and sampling actors (Data)."""

@@ -1,0 +1,57 @@
+"""Where a run takes place: the flags of a launch. Importing this loads nothing of Ray.
+
+Recorded with a run, never part of the identity of what it computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fulora.errors import fault
+
+Device = Literal["auto", "gpu", "cpu"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterOptions:
+    """Where a run takes place. Recorded, never part of a trial's identity."""
+
+    address: str | None = None
+    """Address of a running Ray cluster (`auto`, `HOST:6379`). Without it, Ray starts on this machine."""
+    device: Device = "auto"
+    """Device of trials and samplers. `auto`: GPUs where the cluster has them or its autoscaler can add them, else CPUs.
+    `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
+    wait_for_gpus: float = 600.0
+    """Seconds to wait for the first GPU of the cluster before the run fails."""
+    num_cpus: int | None = None
+    """CPU cores to use on this machine (default: all)."""
+    num_gpus: int | None = None
+    """GPUs to use on this machine (default: all). More than there are: logical GPUs, for tests."""
+    gpus_per_trial: float | None = None
+    """GPUs per trial. A fraction packs trials on one GPU (0.5: two); Ray does not limit GPU memory, so they must fit
+    together. By default trials share a GPU as far as the measured memory of the largest trial allows."""
+
+    def faults(self) -> list[str]:
+        """Return every fault of these options, empty when there is none."""
+        found = []
+        if self.address is not None and (self.num_cpus is not None or self.num_gpus is not None):
+            remedy = "The running cluster has its own counts."
+            found.append(fault("address", self.address, "excludes num_cpus and num_gpus", remedy))
+        if self.address is not None and "://" in self.address:
+            rule = "is not HOST:PORT of a Ray head"
+            found.append(fault("address", self.address, rule, "Use `auto` on a node of the cluster, or HOST:6379."))
+        for name in ("num_cpus", "num_gpus"):
+            value = getattr(self, name)
+            if value is not None and value < (1 if name == "num_cpus" else 0):
+                found.append(fault(name, value, "is too small", "Leave it out to use all there are."))
+        if self.device == "gpu" and self.num_gpus == 0:
+            found.append(fault("device", "gpu", "excludes --num-gpus 0", "Leave --num-gpus out, or use --device cpu."))
+        if not 0 < self.wait_for_gpus < float("inf"):
+            rule = "must be a positive number of seconds"
+            found.append(fault("wait_for_gpus", self.wait_for_gpus, rule, "Use 600."))
+        share = self.gpus_per_trial
+        if share is not None and (share <= 0 or (share > 1 and share % 1)):
+            remedy = "Use a fraction of one GPU or whole GPUs."
+            found.append(fault("gpus_per_trial", share, "must be in (0, 1] or a whole number", remedy))
+        return found

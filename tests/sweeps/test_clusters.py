@@ -1,0 +1,132 @@
+"""The whole study where it is launched: GPUs of this machine, joined nodes, an autoscaler; and how joining fails.
+
+GPUs are logical: Ray hands them out by number, and the work runs on the CPU. The tables are those of a run without any.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sweeps.paths import RunPaths
+from sweeps.tables import read_rows, read_table
+from sweeps.trials import read_attempts
+
+from .clusters import RayProcesses, free_port
+
+
+@pytest.fixture(scope="module")
+def small_study(mini_flags: list[str]) -> list[str]:
+    """Return the flags of a study of all five stages in as few trials as have one of each kind."""
+    fewer = ["--lora.ranks", "4", "--grid.models", "ResNet18", "--grid.regimes", "HB", "--grid.table2-regimes", "AF",
+             "--amounts.numbers", "--amounts.shares"]  # fmt: skip
+    return ["demo", *mini_flags, *fewer]
+
+
+def sweeps(
+    words: Sequence[str], env: dict[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess:
+    """Run the command as a process of its own."""
+    command = [sys.executable, "-m", "sweeps.cli", *words]
+    env = {**(env or os.environ), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def on_cpus(small_study: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
+    """Return the study run without GPUs."""
+    out = tmp_path_factory.mktemp("cpus") / "run"
+    done = sweeps(["run", *small_study, "--out", str(out), "--num-cpus", "2", "--num-gpus", "0"])
+    assert done.returncode == 0, done.stderr
+    assert {a.provenance["gpu_ids"] for a in read_attempts(RunPaths(out))} == {None}
+    return RunPaths(out)
+
+
+_PLACES = {"node", "gpu_ids"}
+
+
+def check_run(paths: RunPaths, reference: RunPaths) -> None:
+    """Assert that all work held a GPU and that the tables are those of the run without GPUs."""
+    attempts = read_attempts(paths)
+    assert len(attempts) == 4 and all(a.status == "SUCCEEDED" for a in attempts), attempts
+    assert all(a.provenance["gpu_ids"] is not None for a in attempts), "a trial ran without a GPU"
+    for folder, other in ((paths.synthetic, reference.synthetic), (paths.images("base"), reference.images("base"))):
+        rows, before = (read_rows(f / "metadata.parquet", "metadata") for f in (folder, other))
+        assert all(row["gpu_ids"] is not None for row in rows), "a sampling actor ran without a GPU"
+        assert [{**row, "node": None, "gpu_ids": None} for row in rows] == [
+            {**row, "node": None, "gpu_ids": None} for row in before
+        ]
+    assert read_table(paths.predictions, "predictions") == read_table(reference.predictions, "predictions")
+    for name in ("table1", "table2", "fidelity", "confusion"):
+        assert read_table(paths.table(name), name) == read_table(reference.table(name), name)
+    assert paths.report.is_file()
+
+
+def test_on_one_machine_with_gpus(small_study: list[str], on_cpus: RunPaths, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    where = ["--num-cpus", "2", "--num-gpus", "2", "--gpus-per-trial", "1"]
+    done = sweeps(["run", *small_study, "--out", str(out), *where])
+    assert done.returncode == 0, done.stderr
+    assert "2 GPUs: 2 trials at once" in done.stderr
+    check_run(RunPaths(out), on_cpus)
+
+
+def test_on_a_head_and_a_node_joined_by_address_and_token(
+    small_study: list[str], on_cpus: RunPaths, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with RayProcesses(num_gpus=1) as cluster:
+        cluster.add_node(num_gpus=1)
+        where = ["--out", str(out), "--address", cluster.address]
+        without_mode = {k: v for k, v in cluster.environment.items() if k != "RAY_AUTH_MODE"}
+        done = sweeps(["run", *small_study, *where], without_mode)
+        assert done.returncode == 0, done.stderr
+        check_run(RunPaths(out), on_cpus)
+        assert len({a.provenance["node"] for a in read_attempts(RunPaths(out))}) == 2, "one node did all"
+        wrong = {**without_mode, "RAY_AUTH_TOKEN": "0" * 32}
+        done = sweeps(["sample", *small_study, *where], wrong)
+        assert done.returncode == 2 and "InvalidAuthToken" in done.stderr and "RAY_AUTH_TOKEN" in done.stderr
+
+
+def test_on_gpu_nodes_that_come_when_they_are_asked_for(
+    small_study: list[str], on_cpus: RunPaths, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    node = {"resources": {"CPU": 1, "GPU": 1}, "max_workers": 2}
+    with RayProcesses(node_types={"gpu": node}) as cluster:
+        where = ["--out", str(out), "--address", cluster.address, "--gpus-per-trial", "1"]
+        done = sweeps(["run", *small_study, *where], cluster.environment)
+    assert done.returncode == 0, done.stderr
+    assert "waiting for a GPU" in done.stderr and "2 GPUs (1 of them on demand)" in done.stderr
+    check_run(RunPaths(out), on_cpus)
+
+
+def test_gpus_that_never_come_and_addresses_that_do_not_answer(small_study: list[str], tmp_path: Path) -> None:
+    where = ["--out", str(tmp_path / "run")]
+    port = free_port()
+    done = sweeps(["lora", *small_study, *where, "--address", f"127.0.0.1:{port}"])
+    assert done.returncode == 2 and f"127.0.0.1:{port}" in done.stderr and "Connection refused" in done.stderr
+    done = sweeps(["lora", *small_study, *where, "--num-gpus", "0", "--device", "gpu"])
+    assert done.returncode == 2 and "excludes --num-gpus 0" in done.stderr
+    with RayProcesses() as cluster:
+        at = ["--address", cluster.address, "--device", "gpu", "--wait-for-gpus", "2"]
+        done = sweeps(["lora", *small_study, *where, *at], cluster.environment)
+    assert done.returncode == 2 and "no GPU came within 2 s" in done.stderr, done.stderr
+    assert "--wait-for-gpus" in done.stderr and "Ray reports" in done.stderr
+    assert read_attempts(RunPaths(tmp_path / "run")) == [], "nothing was trained on the head"
+
+
+def test_destinations_and_the_hub_are_tried_before_any_work(small_study: list[str], tmp_path: Path) -> None:
+    out, file = tmp_path / "run", tmp_path / "file"
+    file.write_text("not a directory")
+    done = sweeps(["sample", *small_study, "--out", str(out), "--to", str(file / "set")])
+    assert done.returncode == 2 and f"to: '{file}/set'" in done.stderr and "Not a directory" in done.stderr, done.stderr
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    done = sweeps(["lora", *small_study, "--out", str(out), "--base", "stable-diffusion-v1-5/no-such"], offline)
+    assert done.returncode == 2 and "cannot be reached on the Hugging Face hub" in done.stderr, done.stderr
+    assert not out.exists() or not any(out.glob("[a-z]*")), "work was begun"
