@@ -18,6 +18,7 @@ from fulora.experiment import Experiment
 from sweeps import classifier_grid, grid_plan, lora_sweep, results, scoring, synthesis
 from sweeps.amounts import write_amounts
 from sweeps.catalog import audit_synthetic, build_catalog, read_synthetic
+from sweeps.core.provenance import provenance
 from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
@@ -27,7 +28,6 @@ from sweeps.ownership import check_owner, locked, remove_leftovers
 from sweeps.packing import packed
 from sweeps.paths import RunPaths, check_writable, write_json
 from sweeps.progress import Progress, shown
-from sweeps.provenance import provenance
 from sweeps.quality import measure_quality
 from sweeps.rank_choice import choose_rank
 from sweeps.record import STAGES, Record, StageFailed, StageName

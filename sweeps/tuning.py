@@ -17,10 +17,10 @@ from typing import Any
 from ray import tune
 
 from fulora.device import process_peak_bytes
+from sweeps.core.provenance import provenance
 from sweeps.engine.resources import Cluster, placement, prepare_worker
 from sweeps.paths import RunPaths
 from sweeps.progress import Progress
-from sweeps.provenance import provenance
 from sweeps.trials import Attempt, Trial, next_attempt, read_attempts
 
 Report = Callable[[dict[str, Any]], None]

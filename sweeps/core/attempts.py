@@ -1,0 +1,114 @@
+"""What became of each try at a step: one line per attempt in attempts.jsonl, written by the driver alone.
+
+A success is also in the step's own record, so that a driver killed in between loses no row: it is taken up from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sweeps.core.hashing import to_jsonable
+from sweeps.core.step import Step
+from sweeps.core.store import Done
+
+Status = Literal["SUCCEEDED", "FAILED", "PRUNED", "CANCELLED", "BLOCKED"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """What became of one attempt at a step; for trials, a row of trials.parquet."""
+
+    trial_id: str
+    """The step's key."""
+    stage: str
+    """The kind of the step: judge, lora, grid, images, ..."""
+    label: str
+    attempt: int
+    status: Status
+    config: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    started_at: str | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    device: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def attempt_of(step: Step, status: Status, number: int, **known: Any) -> Attempt:
+    """Return an attempt at a step with what is known of it."""
+    return Attempt(
+        trial_id=step.key, stage=step.kind.name, label=step.label, attempt=number, status=status,
+        config=flat_config(step), **known,
+    )  # fmt: skip
+
+
+def flat_config(step: Step) -> dict[str, Any]:
+    """Return a step's configuration as plain values."""
+    return dict(to_jsonable(step.config))
+
+
+def success_of(step: Step, record: Done) -> Attempt:
+    """Return the attempt that a step's own record tells of."""
+    return attempt_of(
+        step, "SUCCEEDED", record.attempt, metrics=record.metrics, provenance=record.provenance,
+        started_at=record.started_at, seconds=record.seconds, peak_memory_bytes=record.peak_memory_bytes,
+        device=record.device, notes=record.notes,
+    )  # fmt: skip
+
+
+class AttemptLog:
+    """The attempts of a run, in memory and in one file that is only appended to."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.attempts: list[Attempt] = list(_read(file))
+        self._counts: dict[str, int] = {}
+        for attempt in self.attempts:
+            self._counts[attempt.trial_id] = max(self._counts.get(attempt.trial_id, 0), attempt.attempt)
+
+    def add(self, attempt: Attempt) -> None:
+        """Append one attempt."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(to_jsonable(attempt), sort_keys=True, default=str) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.attempts.append(attempt)
+        self._counts[attempt.trial_id] = max(self._counts.get(attempt.trial_id, 0), attempt.attempt)
+
+    def next_number(self, key: str) -> int:
+        """Return the number of a step's next attempt, from 1."""
+        return self._counts.get(key, 0) + 1
+
+    def take_up(self, done: Iterable[tuple[Step, Done]]) -> None:
+        """Add the successes that only the steps' own records tell of."""
+        known = {(a.trial_id, a.attempt) for a in self.attempts if a.status == "SUCCEEDED"}
+        for step, record in done:
+            if (step.key, record.attempt) not in known:
+                self.add(success_of(step, record))
+
+    def of(self, steps: Sequence[Step]) -> list[Attempt]:
+        """Return the attempts at some steps, in the order of the steps, then of their numbers."""
+        order = {step.key: index for index, step in enumerate(steps)}
+        mine = [a for a in self.attempts if a.trial_id in order]
+        return sorted(mine, key=lambda a: (order[a.trial_id], a.attempt))
+
+
+def _read(file: Path) -> Iterable[Attempt]:
+    """Yield the attempts of a file; a line that a killed driver left half is passed over."""
+    if not file.is_file():
+        return
+    for line in file.read_text(errors="replace").splitlines():
+        try:
+            content = json.loads(line)
+            yield Attempt(**{**content, "notes": tuple(content.get("notes", ()))})
+        except (ValueError, TypeError):
+            continue
