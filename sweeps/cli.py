@@ -190,8 +190,8 @@ def _absolute(config: Any) -> Any:
 
 def _run(words: list[str], *, verb: str, until: Any) -> int:
     launch = parse_launch(words, verb)
+    from sweeps.core.paths import RunPaths
     from sweeps.experiment import run
-    from sweeps.paths import RunPaths
     from sweeps.progress import for_this_terminal
     from sweeps.record import StageFailed
 
@@ -269,7 +269,7 @@ def _compare(words: list[str]) -> int:
 
 
 def _export(words: list[str]) -> int:
-    from sweeps.tables import export
+    from sweeps.core.tables import export
 
     wanted = tyro.cli(Export, prog="sweeps export", args=words)
     for file in export(_existing(wanted.run), wanted.to, wanted.format):
@@ -288,7 +288,7 @@ def _push(words: list[str]) -> int:
 
 def _existing(folder: Path) -> Any:
     from fulora.errors import fault
-    from sweeps.paths import RunPaths
+    from sweeps.core.paths import RunPaths
 
     paths = RunPaths(folder.expanduser().resolve())
     if not paths.plan.is_file():

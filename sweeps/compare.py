@@ -19,10 +19,10 @@ from fulora.diffusion.base_files import RANDOM, TINY
 from fulora.errors import InputError, fault
 from fulora.evaluate.plausibility import NUM_TEST, check_row
 from fulora.evaluate.published import published_table1, published_table2
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import METRICS, export, read_rows, write_table
 from sweeps.report.files import RunFiles, read_run
 from sweeps.report.verdict import FROM_SCRATCH
-from sweeps.tables import METRICS, export, read_rows, write_table
 
 SOURCE = "arXiv 2407.20072"
 """Where the published figures are from."""

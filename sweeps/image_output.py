@@ -27,13 +27,13 @@ from pyarrow import fs
 from fulora.errors import InputError, fault, one_line
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
+from sweeps.core.files import atomic_path as written
+from sweeps.core.tables import schema_of, to_table
 from sweeps.engine.resources import Cluster
 from sweeps.image_sets import ImageSet
-from sweeps.paths import written
 from sweeps.progress import Progress, shown
 from sweeps.record import StageFailed
 from sweeps.sampling_actors import Drawn, draw_shards
-from sweeps.tables import schema_of, to_table
 from sweeps.trials import plain
 
 Form = Literal["parquet", "files"]

@@ -1,52 +1,60 @@
-"""What a person sees while a run goes on: live bars on a terminal, plain lines elsewhere.
+"""What a person sees while a run goes on: live bars on a terminal, plain lines elsewhere, and now.json for `status`.
 
-In: events of a stage. Out: text on standard error, so that standard output holds results only.
+In: the events of an executor. Out: text on standard error, so that standard output holds results only.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sweeps.core.attempts import Attempt
+from sweeps.core.files import write_json
+from sweeps.core.paths import RunPaths
+from sweeps.core.step import Step
+
+_NOW_EVERY = 1.0
+"""Seconds between two versions of now.json."""
 
 
 class Progress(Protocol):
-    """Takes the events of a run."""
+    """Shows how a run goes on."""
 
     def say(self, text: str) -> None:
         """A line that stays."""
 
-    def begin(self, stage: str, total: int, unit: str) -> None:
-        """A stage starts; `total` units are to be done."""
+    def begin(self, num_steps: int, num_images: int) -> None:
+        """So many steps are to be done, and so many images drawn."""
 
     def running(self, label: str, fraction: float, note: str) -> None:
-        """A trial is under way: 0 to 1, and its last figures."""
+        """A step is under way: 0 to 1, and its last figures."""
 
     def finished(self, label: str, note: str, failed: bool = False) -> None:
-        """A trial ended: one unit done."""
+        """A step ended."""
 
-    def advance(self, count: int) -> None:
-        """Units done that are no trials, such as images."""
+    def drawn(self, num_images: int) -> None:
+        """Images were drawn."""
 
     def end(self) -> None:
-        """The stage is over."""
+        """Nothing more can be done."""
 
 
 class Quiet:
     """Shows nothing."""
 
     def say(self, text: str) -> None: ...
-    def begin(self, stage: str, total: int, unit: str) -> None: ...
+    def begin(self, num_steps: int, num_images: int) -> None: ...
     def running(self, label: str, fraction: float, note: str) -> None: ...
     def finished(self, label: str, note: str, failed: bool = False) -> None: ...
-    def advance(self, count: int) -> None: ...
+    def drawn(self, num_images: int) -> None: ...
     def end(self) -> None: ...
 
 
 class PlainLines:
-    """One line per event that matters, and at most one every `every` seconds for counts."""
+    """One line per step that ended, and at most one every `every` seconds for what is under way."""
 
     def __init__(self, every: float = 10.0) -> None:
         self.every = every
@@ -54,10 +62,11 @@ class PlainLines:
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def begin(self, stage: str, total: int, unit: str) -> None:
-        self.stage, self.total, self.unit = stage, total, unit
-        self.done, self.began, self.spoke = 0, time.monotonic(), time.monotonic()
-        self.say(f"{stage}: {total} {unit}")
+    def begin(self, num_steps: int, num_images: int) -> None:
+        self.num_steps, self.num_images = num_steps, num_images
+        self.done = self.images = 0
+        self.spoke = self.spoke_of_images = time.monotonic()
+        self.first_image: float | None = None
 
     def running(self, label: str, fraction: float, note: str) -> None:
         if fraction and time.monotonic() - self.spoke >= self.every:
@@ -66,88 +75,90 @@ class PlainLines:
 
     def finished(self, label: str, note: str, failed: bool = False) -> None:
         self.done += 1
-        self.say(f"  [{self.done}/{self.total}] {label}: {'FAILED, ' if failed else ''}{note}")
+        self.say(f"  [{self.done}/{self.num_steps}] {label}: {'FAILED, ' if failed else ''}{note}")
 
-    def advance(self, count: int) -> None:
-        self.done += count
+    def drawn(self, num_images: int) -> None:
         now = time.monotonic()
-        if now - self.spoke >= self.every or self.done >= self.total:
-            self.spoke = now
-            rate = self.done / max(now - self.began, 1e-9)
-            left = (self.total - self.done) / rate if rate else 0.0
-            self.say(f"  {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {_clock(left)} left")
+        if self.first_image is None:  # loading a model is no part of the rate
+            self.first_image, self.before_rate = now, num_images
+        self.images += num_images
+        if now - self.spoke_of_images >= self.every or self.images >= self.num_images:
+            self.spoke_of_images = now
+            seconds = now - self.first_image
+            rate = (self.images - self.before_rate) / seconds if seconds > 0 else 0.0
+            left = f", {rate:.1f}/s, {clock((self.num_images - self.images) / rate)} left" if rate else ""
+            self.say(f"  {self.images}/{self.num_images} images{left}")
 
-    def end(self) -> None:
-        self.say(f"{self.stage}: {_clock(time.monotonic() - self.began)}")
+    def end(self) -> None: ...
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return minutes and seconds, `1:05`; hours too from one on, `2:01:05`."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class LiveBars:
-    """A bar per stage and per trial under way, with rate and time left."""
+    """A bar for the whole, one for the images, one per step under way, with time left."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
 
         self.console = Console(stderr=True, highlight=False)
-        self.bars = Progress(
+        self.columns = [
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             TaskProgressColumn(),
             TextColumn("{task.fields[note]}", style="dim"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
-            console=self.console,
-        )
-        self.tasks: dict[str, int] = {}
+        ]
+        self.make, self.bars, self.tasks = Bars, None, dict[str, Any]()
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
-    def begin(self, stage: str, total: int, unit: str) -> None:
-        self.stage, self.unit, self.total = stage, unit, total
-        self.began, self.done = time.monotonic(), 0
+    def begin(self, num_steps: int, num_images: int) -> None:
+        self.num_steps, self.num_images, self.done, self.images = num_steps, num_images, 0, 0
+        self.bars = self.make(*self.columns, console=self.console)
         self.bars.start()
-        self.whole = self.bars.add_task(f"[bold]{stage}", total=max(total, 1), note=f"0/{total} {unit}")
+        self.whole = self.bars.add_task("[bold]steps", total=max(num_steps, 1), note=f"0/{num_steps}")
+        if num_images:
+            self.of_images = self.bars.add_task("[bold]images", total=num_images, note=f"0/{num_images}")
 
     def running(self, label: str, fraction: float, note: str) -> None:
+        if self.bars is None:
+            return
         if label not in self.tasks:
             self.tasks[label] = self.bars.add_task("  " + _cut(label, 26), total=1.0, note="")
-        self.bars.update(self.tasks[label], completed=fraction, note=_cut(note, 24))  # type: ignore[arg-type]
+        self.bars.update(self.tasks[label], completed=fraction, note=_cut(note, 24))
 
     def finished(self, label: str, note: str, failed: bool = False) -> None:
         from rich.markup import escape
 
-        if label in self.tasks:
-            self.bars.remove_task(self.tasks.pop(label))  # type: ignore[arg-type]
+        self.done += 1
+        if self.bars is not None:
+            if label in self.tasks:
+                self.bars.remove_task(self.tasks.pop(label))
+            self.bars.update(self.whole, completed=self.done, note=f"{self.done}/{self.num_steps}")
         mark = "[red]failed[/]" if failed else "[green]done[/]"
         # In one print: beside live bars, a second one starts over the first.
         self.console.print(f"  {mark} {escape(label)}[dim]: {escape(note)}[/]")
-        self.advance(1)
 
-    def advance(self, count: int) -> None:
-        self.done += count
-        rate = self.done / max(time.monotonic() - self.began, 1e-9)
-        speed = f", {rate:.1f}/s" if self.unit == "images" else ""
-        self.bars.update(self.whole, completed=self.done, note=f"{self.done}/{self.total} {self.unit}{speed}")
+    def drawn(self, num_images: int) -> None:
+        self.images += num_images
+        if self.bars is not None:
+            self.bars.update(self.of_images, completed=self.images, note=f"{self.images}/{self.num_images}")
 
     def end(self) -> None:
-        for task in [self.whole, *self.tasks.values()]:
-            self.bars.remove_task(task)  # type: ignore[arg-type]
+        if self.bars is not None:
+            for task in list(self.bars.task_ids):
+                self.bars.remove_task(task)
+            self.bars.stop()
+        self.bars = None
         self.tasks.clear()
-        self.bars.stop()
-        self.say(f"{self.stage}: {self.done} {self.unit} in {_clock(time.monotonic() - self.began)}")
 
 
 def _cut(text: str, width: int) -> str:
@@ -159,11 +170,92 @@ def for_this_terminal() -> Progress:
     return LiveBars() if sys.stderr.isatty() else PlainLines()
 
 
-@contextmanager
-def shown(progress: Progress, stage: str, total: int, unit: str) -> Iterator[None]:
-    """Show a stage for as long as the block runs, and leave the terminal whole however it ends."""
-    progress.begin(stage, total, unit)
-    try:
-        yield
-    finally:
-        progress.end()
+class Shown:
+    """Passes an executor's events to the display, and keeps now.json, from which `sweeps status` tells what runs."""
+
+    def __init__(self, progress: Progress, paths: RunPaths) -> None:
+        self.display, self.paths = progress, paths
+        self.notes: list[str] = []
+        """What the executor said of the cluster."""
+        self._running: dict[str, dict[str, Any]] = {}
+        self._cost = self._done_cost = 0.0
+        self._num_steps = self._num_done = 0
+        self._began = self._wrote = 0.0
+
+    def begin(self, steps: Sequence[Step]) -> None:
+        """Start with the steps to do."""
+        shards = [step for step in steps if step.kind.is_shard]
+        self._num_steps, self._num_done = len(steps), 0
+        self._cost, self._done_cost = sum(step.cost for step in steps) or 1.0, 0.0
+        self._began = time.monotonic()
+        self.display.begin(len(steps) - len(shards), sum(len(step.config.rows) for step in shards))
+        self._write(force=True)
+
+    def end(self) -> None:
+        """Stop showing."""
+        self.display.end()
+        self._running.clear()
+        self.paths.now.unlink(missing_ok=True)
+
+    def started(self, step: Step) -> None:
+        """See `sweeps.core.execution.Watch`."""
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._running[step.key] = {
+            "label": step.label, "kind": step.kind.name, "fraction": 0.0, "note": "", "started_at": started_at
+        }  # fmt: skip
+        if not step.kind.is_shard:
+            self.display.running(step.label, 0.0, "")
+        self._write()
+
+    def progress(self, step: Step, fraction: float, note: str) -> None:
+        """See `sweeps.core.execution.Watch`."""
+        if step.key in self._running:
+            self._running[step.key] |= {"fraction": fraction, "note": note}
+        if not step.kind.is_shard:
+            self.display.running(step.label, fraction, note)
+        self._write()
+
+    def ended(self, step: Step, attempt: Attempt) -> None:
+        """See `sweeps.core.execution.Watch`."""
+        self._running.pop(step.key, None)
+        if attempt.status == "SUCCEEDED":
+            self._num_done += 1
+            self._done_cost += step.cost
+            if step.kind.is_shard:
+                self.display.drawn(len(step.config.rows))
+        for note in attempt.notes:
+            self.display.say(f"note: {note}")
+        if not step.kind.is_shard or attempt.status != "SUCCEEDED":
+            self.display.finished(step.label, summary(attempt), failed=attempt.status != "SUCCEEDED")
+        self._write()
+
+    def say(self, text: str) -> None:
+        """See `sweeps.core.execution.Watch`."""
+        if "GiB" in text:
+            self.notes.append(text)
+        self.display.say(f"note: {text}")
+
+    def _write(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._wrote < _NOW_EVERY:
+            return
+        self._wrote = now
+        share = self._done_cost / self._cost
+        left = (now - self._began) * (1 - share) / share if share > 0.02 else None
+        write_json(
+            self.paths.now,
+            {
+                "updated_at": datetime.now(UTC).isoformat(timespec="seconds"), "num_done": self._num_done,
+                "num_steps": self._num_steps, "seconds_left": left, "running": list(self._running.values()),
+            },
+        )  # fmt: skip
+
+
+def summary(attempt: Attempt) -> str:
+    """Return what an attempt came to in a few words."""
+    if attempt.status == "BLOCKED":
+        return f"blocked: {attempt.error_message}"
+    if attempt.status != "SUCCEEDED":
+        return f"{attempt.error_type}: {attempt.error_message}" if attempt.error_type else attempt.status.lower()
+    shown = [f"{k.replace('_', ' ')} {v:.4g}" for k, v in attempt.metrics.items() if isinstance(v, float)][:2]
+    return ", ".join([*shown, f"{attempt.seconds:.0f} s"])

@@ -17,9 +17,9 @@ from typing import Any
 
 from fulora.diffusion.formats import DIFFUSERS_FILE, KOHYA_FILE
 from fulora.errors import InputError, fault, one_line
+from sweeps.core.paths import RunPaths, rank_label
+from sweeps.core.tables import read_rows
 from sweeps.model_card import is_path, model_card
-from sweeps.paths import RunPaths, rank_label
-from sweeps.tables import read_rows
 from sweeps.trials import latest_success
 
 CARD = "README.md"

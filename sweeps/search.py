@@ -24,14 +24,14 @@ from fulora.diffusion.lora_config import LoraConfig
 from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
 from fulora.seeds import derive_seed
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import write_table
 from sweeps.engine.resources import Cluster, prepare_worker
 from sweeps.lora_sweep import finetune_records, in_place, judge_trial, lora_images, train_judge_trial
-from sweeps.paths import RunPaths
 from sweeps.progress import Progress
 from sweeps.quality import Eye, judge_identity, real_images
 from sweeps.sampling_actors import open_sampler
 from sweeps.search_space import LoraSearch
-from sweeps.tables import write_table
 from sweeps.trials import Attempt, Trial, data_hash, next_attempt, plain, read_attempts, short_hash
 from sweeps.tuning import Report, Watch, Work, attempt_trial, give_memory_back, run_trials, tune_settings
 

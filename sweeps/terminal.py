@@ -16,8 +16,8 @@ from rich.table import Table
 
 from fulora.errors import InputError, raise_if_any
 from fulora.experiment import Experiment
-from sweeps.paths import RunPaths
-from sweeps.tables import METRICS, read_rows
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import METRICS, read_rows
 from sweeps.trials import latest_success, read_attempts
 
 if TYPE_CHECKING:

@@ -25,6 +25,20 @@ def to_jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def identity(value: Any) -> Any:
+    """Return a configuration as JSON's own types, without fields marked `PLACE`: where a thing lies is not what it is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = [f for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
+        return {f.name: identity(getattr(value, f.name)) for f in kept}
+    if isinstance(value, list | tuple):
+        return [identity(item) for item in value]
+    return to_jsonable(value)
+
+
+PLACE = {"identity": False}
+"""Metadata of a dataclass field that is no part of a step's key."""
+
+
 def content_hash(content: Any) -> str:
     """Return 12 hex digits of the content's SHA-256: 48 bits, so that two steps of a study do not collide."""
     return hashlib.sha256(json.dumps(to_jsonable(content), sort_keys=True).encode()).hexdigest()[:12]

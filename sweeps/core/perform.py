@@ -11,6 +11,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
+from fulora.errors import InputError
 from sweeps.core.attempts import Attempt, attempt_of, success_of
 from sweeps.core.files import remove
 from sweeps.core.provenance import provenance
@@ -41,11 +42,12 @@ def perform(step: Step, store: Store, number: int, report: Report, placement: di
             )
     except Exception as error:  # the boundary: a failure is a row, with its last frame
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}"
+        where = f" (in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno})"
+        words = str(error) + ("" if isinstance(error, InputError) else where)
         return attempt_of(
             step, "FAILED", number, provenance=facts, started_at=started_at,
             seconds=round(time.perf_counter() - began, 3), peak_memory_bytes=process_peak_bytes(),
-            error_type=type(error).__name__, error_message=f"{error} ({where})",
+            error_type=type(error).__name__, error_message=words,
         )  # fmt: skip
     remove(store.scratch(step))  # only once the record is there is a checkpoint needless
     return success_of(step, record)

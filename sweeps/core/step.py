@@ -1,7 +1,8 @@
 """The step: the unit a run is made of. A kind, a typed configuration, the steps it needs; from these its key.
 
-Two steps of equal key give equal files, so a step that is done is never done again, in this study or in a wider one. The
-key holds the key of every step it needs and the version of its code: what a change upstream makes stale is made anew.
+Two steps of equal key give equal files, so a step that is done is never done again, in this study or in a wider one.
+The key holds the key of every step it needs and the version of its code: what a change upstream makes stale is made
+anew.
 Source of the idea: DVC's stages and marin's `StepSpec`.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.core.hashing import content_hash, to_jsonable
+from sweeps.core.hashing import content_hash, identity
 
 if TYPE_CHECKING:
     from sweeps.core.store import Place
@@ -40,11 +41,14 @@ class Kind:
     work: str
     """`module:function` of a `Work`, imported in the process that does it."""
     version: int = 1
-    """Version of the code. Raise it when a change of the code changes the files; results of older code are not reused."""
+    """Version of the code. Raise it when a change of the code changes the files: older files are then not reused."""
     runs_on: Literal["gpu", "cpu"] = "cpu"
     """Device it uses where the cluster has GPUs."""
     is_trial: bool = False
     """Whether its attempts are rows of trials.parquet."""
+    measure: str | None = None
+    """`module:function` that takes (steps, store) and returns the `Footprint` of the largest of them, so that trials
+    share a GPU as far as its memory allows."""
     is_shard: bool = False
     """Whether it is a shard of images, which sampling actors do (Ray Data)."""
 
@@ -65,24 +69,32 @@ class Step:
     """A frozen dataclass with everything that decides the result, apart from the needs."""
     needs: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     """Steps whose files it reads, by their role."""
-    cost: float = field(default=1.0, compare=False)
-    """Expected duration relative to other steps; decides the order only."""
+    uses: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    """Steps whose files it reads and which hold nothing that its needs do not decide: decoded pixels of images that a
+    selection names. They come first and are no part of the key, so that a larger store makes nothing stale."""
+    cost: float = 1.0
+    """Expected duration in seconds, roughly; decides the order only."""
 
     @cached_property
     def key(self) -> str:
         """The identity: a hash of kind, code version, configuration and needs."""
         needs = {role: [need.key for need in steps] for role, steps in self.needs.items() if steps}
-        return content_hash([self.kind.name, self.kind.version, to_jsonable(self.config), needs])
+        return content_hash([self.kind.name, self.kind.version, identity(self.config), needs])
 
     @cached_property
     def all_needs(self) -> tuple[Step, ...]:
-        """Every step it needs directly, each once."""
-        return tuple({need.key: need for steps in self.needs.values() for need in steps}.values())
+        """Every step it needs or uses directly, each once."""
+        both = [*self.needs.values(), *self.uses.values()]
+        return tuple({need.key: need for steps in both for need in steps}.values())
 
     def need(self, role: str) -> Step:
         """Return the one step of a role."""
-        (step,) = self.needs[role]
+        (step,) = self.in_role(role)
         return step
+
+    def in_role(self, role: str) -> tuple[Step, ...]:
+        """Return the steps needed or used in a role; none for a role there is not."""
+        return tuple(self.needs.get(role, ())) + tuple(self.uses.get(role, ()))
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -144,7 +144,7 @@ class Place:
 
     def all(self, role: str) -> list[Path]:
         """Return the folders of the steps needed in a role, checked."""
-        return [self.folder_of(step) for step in self.step.needs.get(role, ())]
+        return [self.folder_of(step) for step in self.step.in_role(role)]
 
     def folder_of(self, step: Step) -> Path:
         """Return the folder of a step that is done, checked."""

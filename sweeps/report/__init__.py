@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 
 
-def write_report(paths: RunPaths) -> Path:
+def write_report(paths: RunPaths, out: Path) -> Path:
     """Write `report.html` and `figures/` from a run's files and return the page's path; a missing file is no error."""
-    from sweeps.paths import written
+    from sweeps.core.files import atomic_path as written
     from sweeps.report.files import read_run
     from sweeps.report.page import render
 

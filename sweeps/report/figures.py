@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fulora.planes import TESTED_PLANES
-from sweeps.paths import written
+from sweeps.core.files import atomic_path as written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

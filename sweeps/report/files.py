@@ -13,8 +13,8 @@ from typing import Any
 
 from fulora.data.phantoms.writer import RECORD_NAME
 from fulora.errors import InputError
-from sweeps.paths import BASE_LABEL, RunPaths
-from sweeps.tables import read_rows
+from sweeps.core.paths import BASE_LABEL, RunPaths
+from sweeps.core.tables import read_rows
 
 Row = dict[str, Any]
 

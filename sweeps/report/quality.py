@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeps.paths import BASE_LABEL
+from sweeps.core.paths import BASE_LABEL
 from sweeps.report import samples
 from sweeps.report.files import Row, RunFiles
 from sweeps.report.illustrations import pictures, sheet_table

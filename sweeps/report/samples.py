@@ -14,7 +14,7 @@ from typing import Any
 
 from fulora.planes import PLANES, Plane
 from fulora.seeds import numpy_rng
-from sweeps.paths import BASE_LABEL
+from sweeps.core.paths import BASE_LABEL
 from sweeps.report.files import RunFiles
 
 THUMBNAIL_PX = 208

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from fulora.evaluate.published import published_table1, published_table2
 from fulora.planes import PLANES, TESTED_PLANES
+from sweeps.core.tables import METRICS
 from sweeps.report.files import Row, RunFiles
 from sweeps.report.markup import Html, absent, number, scrolling, tag
 from sweeps.report.verdict import best_row, regime_words
-from sweeps.tables import METRICS
 
 _NAMES = {"accuracy": "Accuracy", "recall": "Recall", "precision": "Precision", "f1": "F1", "auc": "AUC"}
 

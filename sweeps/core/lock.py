@@ -1,0 +1,57 @@
+"""Whose folder it is: one recipe's, one process's at a time, of this version.
+
+In: a run's folder. Out: an error before any work where it is somebody else's; a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fulora.errors import InputError, fault
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import SCHEMA_VERSION
+
+_OTHER = "Give --out another folder."
+
+
+def check_owner(recipe: str, paths: RunPaths) -> None:
+    """Raise InputError where the folder holds another recipe's or version's run, or anything that is no run."""
+    out = str(paths.root)
+    if paths.root.exists() and not paths.root.is_dir():
+        raise InputError(fault("out", out, "is a file", "Give --out a folder."))
+    if not paths.root.is_dir():
+        return
+    ours = (paths.root / "steps").is_dir()
+    if (paths.root / "parts").is_dir() and not ours:
+        rule = f"holds a run of an older version (this one writes schema version {SCHEMA_VERSION})"
+        raise InputError(fault("out", out, rule, _OTHER))
+    if paths.plan.is_file():
+        try:
+            plan = json.loads(paths.plan.read_text())
+            owner, version = plan["recipe"], plan["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            if ours:  # a plan is written again by every run
+                return
+            raise InputError(fault("out", out, "has a plan.json of another program", _OTHER)) from error
+        if owner != recipe:
+            raise InputError(fault("out", out, f"belongs to recipe {owner!r}, not {recipe!r}", _OTHER))
+        if version != SCHEMA_VERSION:
+            rule = f"holds a run of schema version {version}, not {SCHEMA_VERSION}"
+            raise InputError(fault("out", out, rule, _OTHER))
+    elif not ours and any(f for f in paths.root.iterdir() if not f.name.startswith(".")):
+        raise InputError(fault("out", out, "is not empty and holds no run", "Give --out a new or empty folder."))
+
+
+@contextmanager
+def locked(paths: RunPaths) -> Iterator[None]:
+    """Hold the run's lock; the kernel frees it however the process ends."""
+    with paths.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            rule, remedy = "is being written by another run", "Wait for it, or give another --out."
+            raise InputError(fault("out", str(paths.root), rule, remedy)) from error
+        yield

@@ -1,0 +1,103 @@
+"""Train one classifier of the grid and predict the test images. The work itself is `fulora.classify.training`.
+
+In: a step with its selections and pixel stores. Out: predictions.parquet; nothing is scored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fulora.data.records import ImageRecord
+from fulora.device import Footprint
+from fulora.planes import PLANES, plane_from_label
+from sweeps.core.selections import read_selection
+from sweeps.core.step import Report, Step
+from sweeps.core.store import Place, Store
+from sweeps.core.tables import write_table
+from sweeps.grid.pixels import pixels_of
+from sweeps.grid.plan import CellTrial
+from sweeps.sources.audit import leaking_images
+
+PREDICTIONS_FILE = "predictions.parquet"
+
+
+def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
+    """Train one classifier, write its predictions on the test images, and return its metrics."""
+    from fulora.classify.training import predict, train_classifier
+
+    trial: CellTrial = step.config
+    config = replace(trial.classifier, weights=trial.weights_folder)
+    chosen = read_selection(place.of("images"), place.store.root)
+    (test,) = read_selection(place.of("test"), place.store.root).values()
+    training, validation, notes = chosen["train"], chosen.get("validation", []), list[str]()
+    if "audit" in step.needs:
+        leaks = leaking_images(place.of("audit"))
+        kept = [r for r in training if r.image_id not in leaks]
+        if num := len(training) - len(kept):
+            notes.append(f"{trial.regime}: {num} synthetic images are left out, each (nearly) equals a test image")
+        training, validation = kept, [r for r in validation if r.image_id not in leaks]
+    stores = place.all("pixels")
+
+    def on_epoch(row: dict) -> None:
+        note = f"loss {row['loss']:.3f}, {row['accuracy']:.0f} % right"
+        report({"fraction": row["epoch"] / config.epochs, "note": note, "epoch": row["epoch"], "loss": row["loss"]})
+
+    trained = train_classifier(
+        pixels=pixels_of(stores, training),
+        labels=_labels(training),
+        config=config,
+        seed=trial.seed,
+        on_epoch=on_epoch,
+        validation=(pixels_of(stores, validation), _labels(validation)) if validation else None,
+        checkpoint=place.scratch,
+    )
+    probabilities = predict(trained.model, pixels_of(stores, test), device=trained.device)
+    write_table(place.out / PREDICTIONS_FILE, "predictions", _prediction_rows(step.key, test, probabilities))
+    last = trained.history[trained.epoch - 1]
+    trained_on = [*training, *validation]
+    return {
+        "epoch": trained.epoch,
+        "resumed_from": trained.resumed_from,
+        "train_loss": last["loss"],
+        "train_accuracy": last["accuracy"],
+        **({"validation_accuracy": last["validation_accuracy"]} if validation else {}),
+        "images_per_second": last["images_per_second"],
+        "weights": trained.weights_name,
+        "num_es": _count(trained_on, "spanish"),
+        "num_af": _count(trained_on, "african"),
+        "num_synthetic": _count(trained_on, "synthetic"),
+        "num_patients": len({r.patient_id for r in trained_on if r.patient_id}),
+        "notes": notes,
+        "device": trained.device,
+        "peak_memory_bytes": trained.peak_memory_bytes,
+    }
+
+
+def measure_models(steps: Sequence[Step], store: Store) -> Footprint:
+    """Return what the largest of some trainings takes of this process's device, from a few steps of each model."""
+    from fulora.classify.memory import measure_memory
+
+    largest = {step.config.classifier.model: step.config.classifier for step in steps}
+    return measure_memory(list(largest.values()))
+
+
+def _count(records: Sequence[ImageRecord], source: str) -> int:
+    return sum(r.source == source for r in records)
+
+
+def _labels(records: Sequence[ImageRecord]) -> np.ndarray:
+    return np.array([plane_from_label(r.plane).index for r in records], dtype=np.int64)
+
+
+def _prediction_rows(key: str, test: Sequence[ImageRecord], probabilities: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {
+            "trial_id": key, "image_id": r.image_id, "patient_id": r.patient_id, "centre": r.centre,
+            "plane": r.plane, **{f"p_{plane.name}": float(p[plane.index]) for plane in PLANES},
+        }
+        for r, p in zip(test, probabilities)
+    ]  # fmt: skip

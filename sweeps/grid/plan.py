@@ -1,0 +1,235 @@
+"""The steps of the classifier grid: which cells there are, and which images each trains, validates and is tested on.
+
+In: an experiment, the catalog's records, the synthetic set that is planned. Out: steps, known before anything is drawn,
+and the selections they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fulora.classify.classifier_config import ClassifierConfig
+from fulora.classify.models import MODELS, weights_identity
+from fulora.data.near_duplicates import RULE
+from fulora.data.records import ImageRecord
+from fulora.data.regimes import (
+    REGIMES,
+    RegimeSizes,
+    select_test_images,
+    select_training_set,
+    select_validation_beside,
+    split_validation,
+)
+from fulora.experiment import Experiment
+from fulora.seeds import derive_seed
+from sweeps.core.hashing import PLACE
+from sweeps.core.selections import Selection
+from sweeps.core.step import Kind, Step
+from sweeps.images.sets import SyntheticSet, planned_records
+
+GRID = Kind(
+    name="grid", stage="grid", work="sweeps.grid.classifier:train_cell", runs_on="gpu", is_trial=True,
+    measure="sweeps.grid.classifier:measure_models",
+)  # fmt: skip
+PIXELS = Kind(name="pixels", stage="grid", work="sweeps.grid.pixels:decode_images")
+_SECONDS_PER_IMAGE = 0.004
+"""Of one epoch of ResNet18 at 64 px on one core, to order work by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellTrial:
+    """One training of one cell; its images are needs."""
+
+    regime: str
+    classifier: ClassifierConfig
+    weights: str
+    """What the starting weights are: a hash of local files, or the hub's id."""
+    weights_folder: Path | None = field(default=None, metadata=PLACE)
+    seed: int
+    seed_index: int
+    num_validation: int
+    validation: str
+    num_spanish_hybrid: int | None = None
+    """Asked-for real images of a training set that is varied; None in Tables 1 and 2."""
+    num_synthetic: int | None = None
+    """Asked-for synthetic images of a training set that is varied; None in Tables 1 and 2."""
+    leak_rule: str | None = None
+    """Rule by which synthetic images near a test image are left out; None: none are."""
+
+    @property
+    def in_tables(self) -> bool:
+        """Whether it is a training of a cell of Tables 1 and 2."""
+        return self.num_synthetic is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelsConfig:
+    """Side of the square images."""
+
+    resolution_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One way of training; `sizes` None: in the experiment's own numbers."""
+
+    regime: str
+    classifier: ClassifierConfig
+    seed_index: int
+    sizes: RegimeSizes | None = None
+
+
+def cells_of(experiment: Experiment) -> list[Cell]:
+    """Return the cells of Tables 1 and 2, then those that ask how many synthetic images help."""
+    cells = [Cell(regime, config, index) for regime, index, config in experiment.grid.trials()]
+    amounts = experiment.amounts
+    for sizes in dict.fromkeys(scaling_sizes(experiment)):
+        for index in range(experiment.grid.num_seeds):
+            cell = Cell(amounts.regime, experiment.grid.config(amounts.regime, amounts.model), index, sizes)
+            # A cell of the tables in the very numbers asked for is trained once; not where validation images are set
+            # aside, for there they are taken out of the training set.
+            same = sizes == experiment.sizes and not experiment.grid.num_validation
+            cell = replace(cell, sizes=None) if same else cell
+            if cell not in cells:
+                cells.append(cell)
+    return cells
+
+
+def scaling_sizes(experiment: Experiment) -> list[RegimeSizes]:
+    """Return the numbers of images of every training set that asks how many synthetic images help, in its order."""
+    return [
+        replace(experiment.sizes, num_spanish_hybrid=real, num_synthetic=synthetic)
+        for _, real, synthetic in experiment.amounts.cells(experiment.sizes)
+    ]
+
+
+def disjoint_validation(experiment: Experiment, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Return the validation images of every training that asks how many synthetic images help: of patients in none of
+    its sets, so that the sets have the sizes asked for and all are validated alike. None where all patients are taken.
+    """
+    sizes = scaling_sizes(experiment)
+    if not experiment.grid.num_validation or not sizes:
+        return []
+    real = [r for r in records if r.source == "spanish"]
+    most = max(s.num_spanish_hybrid for s in sizes)
+    largest = replace(experiment.sizes, num_synthetic=0, num_spanish_hybrid=most)
+    regime, seed = experiment.amounts.regime, experiment.seed
+    taken = select_training_set(regime, real, largest, seed=seed).records if most else ()
+    return select_validation_beside(real, taken, experiment.grid.num_validation, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The grid's steps and what they name."""
+
+    cells: list[Step]
+    selections: list[Selection]
+    pixels: tuple[Step, ...]
+
+
+class GridPlan:
+    """Plans the grid: every regime's images are selected once, whichever cells train on them."""
+
+    def __init__(
+        self, experiment: Experiment, records: Sequence[ImageRecord], synthetic: SyntheticSet, audit: Step | None
+    ) -> None:
+        self.experiment, self.synthetic, self.audit = experiment, synthetic, audit
+        self.real = [r for r in records if r.source != "synthetic"]
+        self.planned = planned_records(synthetic)
+        self.test = Selection(label="test images", roles={"test": select_test_images(records)})
+        self.beside = disjoint_validation(experiment, self.real)
+        self.selections: dict[str, Selection] = {self.test.step.key: self.test}
+        self._chosen: dict[tuple[str, RegimeSizes | None, int], Selection] = {}
+
+    def grid(self) -> Grid:
+        """Return the grid."""
+        cells = cells_of(self.experiment)
+        selected = [self._selection(cell) for cell in cells]
+        real_images = {r.image_id: r for s in (*selected, self.test) for rs in s.roles.values() for r in rs if r.path}
+        size = PixelsConfig(resolution_px=self.experiment.grid.resolution_px)
+        every = Selection(label="images of the grid", roles={"all": [real_images[i] for i in sorted(real_images)]})
+        self.selections[every.step.key] = every
+        stores = [
+            Step(kind=PIXELS, label="pixels of real images", config=size, needs={"images": (every.step,)}, cost=5)
+        ]
+        drawn = {self.synthetic.step_of[r.image_id] for s in selected for r in s.roles["train"] if not r.path}
+        shards = tuple(step for step in self.synthetic.steps if step in drawn)
+        if shards:
+            label = "pixels of synthetic images"
+            stores.append(Step(kind=PIXELS, label=label, config=size, needs={"images": shards}, cost=5.0))
+        steps = [self._step(cell, selection, stores) for cell, selection in zip(cells, selected)]
+        return Grid(cells=steps, selections=list(self.selections.values()), pixels=tuple(stores))
+
+    def _selection(self, cell: Cell) -> Selection:
+        """Return the training and validation images of a cell."""
+        seed = self._seed(cell)
+        own_validation = bool(self.experiment.grid.num_validation) and not (cell.sizes is not None and self.beside)
+        which = (cell.regime, cell.sizes, seed if own_validation else 0)
+        if which not in self._chosen:
+            planned = self.planned if REGIMES[cell.regime].synthetic else []
+            sizes = cell.sizes or self.experiment.sizes
+            chosen = select_training_set(cell.regime, [*self.real, *planned], sizes, seed=self.experiment.seed)
+            training, validation, notes = list(chosen.records), self.beside if cell.sizes else [], list(chosen.notes)
+            if own_validation:
+                grid = self.experiment.grid
+                training, validation = split_validation(training, grid.num_validation, by=grid.validation, seed=seed)
+                notes += self._overlap(cell.regime, training, validation)
+            label = f"images of {cell.regime}"
+            if cell.sizes is not None:
+                label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
+            roles = {"train": training, **({"validation": validation} if validation else {})}
+            selection = Selection(label=label, roles=roles, notes=tuple(notes))
+            self._chosen[which] = self.selections.setdefault(selection.step.key, selection)
+        return self._chosen[which]
+
+    def _overlap(self, regime: str, training: Sequence[ImageRecord], validation: Sequence[ImageRecord]) -> list[str]:
+        """Return a sentence where validation images are of patients that are trained on too."""
+        trained, validated = ({r.patient_id for r in side if r.patient_id} for side in (training, validation))
+        if not (both := trained & validated):
+            return []
+        return [
+            f"{regime}: {len(both)} of {len(validated)} validation patients are trained on too, so its validation "
+            f"accuracy is optimistic (epoch kept: {self.experiment.grid.keep}; --grid.validation patients separates them)"
+        ]
+
+    def _seed(self, cell: Cell) -> int:
+        return derive_seed(self.experiment.seed, "grid", cell.seed_index)
+
+    def _step(self, cell: Cell, selection: Selection, stores: Sequence[Step]) -> Step:
+        experiment, step_of = self.experiment, self.synthetic.step_of
+        images = [r.image_id for records in selection.roles.values() for r in records if not r.path]
+        shards = tuple({step_of[i].key: step_of[i] for i in images}.values())
+        label = f"{cell.regime}, {cell.classifier.model}"
+        if cell.sizes is not None:
+            label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
+        needs = {"images": (selection.step,), "test": (self.test.step,), "shards": shards}
+        drops = bool(shards) and experiment.drop_duplicates
+        if drops and self.audit is not None:
+            needs["audit"] = (self.audit,)
+        classifier = cell.classifier
+        model = MODELS[classifier.model]
+        num_images = sum(map(len, selection.roles.values()))
+        return Step(
+            kind=GRID,
+            label=label + (f", seed {cell.seed_index}" if experiment.grid.num_seeds > 1 else ""),
+            config=CellTrial(
+                regime=cell.regime,
+                classifier=replace(classifier, weights=None),
+                weights=weights_identity(
+                    classifier.model, weights=classifier.weights, pretrained=classifier.pretrained
+                ),
+                weights_folder=classifier.weights,
+                seed=self._seed(cell),
+                seed_index=cell.seed_index,
+                num_validation=experiment.grid.num_validation,
+                validation=experiment.grid.validation,
+                num_spanish_hybrid=cell.sizes.num_spanish_hybrid if cell.sizes else None,
+                num_synthetic=cell.sizes.num_synthetic if cell.sizes else None,
+                leak_rule=RULE if drops else None,
+            ),
+            needs=needs,
+            uses={"pixels": tuple(stores if shards else stores[:1])},
+            cost=model.relative_cost * num_images * classifier.epochs * _SECONDS_PER_IMAGE,
+        )

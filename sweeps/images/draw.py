@@ -1,0 +1,97 @@
+"""Draw a shard of images: the work of a sampling actor. The images themselves are `fulora.diffusion.sampler`.
+
+In: a shard's rows and its adapter. Out: PLANE/*.png and metadata.parquet. The sampler of the last adapter stays loaded in
+the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fulora.data.pixels import pixel_hash
+from fulora.diffusion.sampler import Sampler, SampleRow, SamplingConfig
+from fulora.errors import InputError, fault
+from sweeps.core.step import Report, Step
+from sweeps.core.store import Place
+from sweeps.core.tables import write_table
+from sweeps.images.rows import ROWS_FILE
+from sweeps.images.sets import BaseModel, ShardConfig
+
+
+@dataclass
+class _Loaded:
+    """The sampler that is loaded in this process, and what it was loaded for."""
+
+    key: tuple[Any, ...] = ()
+    sampler: Sampler | None = None
+
+
+_LOADED = _Loaded()
+
+
+def open_sampler(base: BaseModel, adapter: Path | None, config: SamplingConfig) -> Sampler:
+    """Return the sampler of an adapter, or of the base alone; the one loaded before where it is the same."""
+    key = (base, adapter, config)
+    if _LOADED.sampler is None or _LOADED.key != key:
+        if adapter is not None and not adapter.is_dir():
+            rule = f"is not there on {socket.gethostname()}"
+            remedy = "`sweeps lora` trains it; on several nodes the run's folder must be on storage every node sees."
+            raise InputError(fault("adapter", str(adapter), rule, remedy))
+        _LOADED.sampler = None  # free the device before the next adapter is loaded
+        _LOADED.sampler = Sampler(
+            base=base.spec, adapter=adapter, config=config, resolution_px=base.resolution_px,
+            precision=base.precision, allow_pickle=base.allow_pickle,
+        )  # fmt: skip
+        _LOADED.key = key
+    return _LOADED.sampler
+
+
+def draw_shard(step: Step, place: Place, report: Report) -> dict[str, Any]:
+    """Draw a shard and write its files."""
+    config: ShardConfig = step.config
+    adapter = place.of("adapter") if "adapter" in step.needs else None
+    # One sampler for both of the scheduler's names: which one draws is in each row.
+    sampler = open_sampler(config.base, adapter, _both(config.sampling))
+    about = {
+        "adapter": step.need("adapter").key if adapter else f"{config.base.identity}-{config.base.resolution_px}",
+        "rank": config.rank, "num_steps": config.sampling.num_steps, "guidance": config.sampling.guidance,
+        "base": sampler.base.name, "device": str(sampler.base.device),
+    }  # fmt: skip
+    rows = []
+    for row, image in zip(config.rows, sampler.sample(list(config.rows)), strict=True):
+        known, png = encoded(row, image, about)
+        file = place.out / known["file_name"]
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(png)
+        rows.append(known)
+    write_table(place.out / ROWS_FILE, "metadata", rows)
+    return {"num_images": len(rows), "device": about["device"]}
+
+
+def _both(config: SamplingConfig) -> SamplingConfig:
+    from dataclasses import replace
+
+    return replace(config, samplers=("euler", "unipc"))
+
+
+def encoded(row: SampleRow, image: np.ndarray, about: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return an image's row of metadata.parquet and its PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=4)
+    png = buffer.getvalue()
+    return {
+        "file_name": f"{row.plane}/{row.image_id}.png",
+        **asdict(row),
+        **about,
+        "sha256": hashlib.sha256(png).hexdigest(),
+        "pixel_hash": pixel_hash(image),
+    }, png

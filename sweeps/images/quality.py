@@ -1,0 +1,118 @@
+"""Fidelity and memorisation of synthetic images: scores beside a baseline of real images, and the near-copy audit.
+
+In: features of every set and of real images. Out: fidelity.parquet, copies.parquet, worst_copies.parquet, and nearest.parquet,
+the audit of every image of a rank. The scores are `fulora.evaluate.fidelity`, the audit `fulora.evaluate.copies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fulora.data.records import ImageRecord
+from fulora.evaluate import copies, fidelity
+from fulora.planes import PLANES
+from fulora.seeds import derive_seed
+from sweeps.core.selections import read_selection
+from sweeps.core.step import Report, Step
+from sweeps.core.store import Place
+from sweeps.core.tables import AUDITED, write_table
+from sweeps.images.features import ImageFeatures, read_features
+from sweeps.images.quality_plan import QualityConfig, SetFacts
+
+REAL = "real"
+"""The adapter column of a baseline's row: real images against other patients' real images."""
+NEAREST_FILE = "nearest.parquet"
+
+
+def measure_quality(step: Step, place: Place, report: Report) -> dict[str, Any]:
+    """Write every table of how good the sets are."""
+    config: QualityConfig = step.config
+    extractor = str(place.record_of(step.need("others_features")).metrics["features"])
+    sets = list(zip(config.sets, map(read_features, place.all("sets")), strict=True))
+    real = read_features(place.of("others_features"))
+    others = records_of(place, "others")
+    rows, notes = fidelity_rows(sets, real, others, extractor, seed=config.seed)
+    write_table(place.out / "fidelity.parquet", "fidelity", rows)
+    trained, learned = read_features(place.of("learned_features")), records_of(place, "learned")
+    audits, nearest = [], []
+    for which, found in sets:
+        if which.rank is None:
+            continue  # the base has learned from none of these
+        audit = copies.audit_copies(_side(found), _side(trained, learned), _side(real, others), extractor=extractor)
+        audits.append(_audit_row(which, audit))
+        nearest += [{"adapter": which.label, **asdict(image)} for image in audit.images]
+        if which.chosen:
+            notes += [f"near copies: {text}" for text in audit.notes]
+            worst = [asdict(audit.images[index]) for index in audit.worst]
+            write_table(place.out / "worst_copies.parquet", "worst_copies", worst)
+    write_table(place.out / "copies.parquet", "copies", audits)
+    pq.write_table(_nearest_table(nearest), place.out / NEAREST_FILE)
+    return {"notes": notes}
+
+
+def records_of(place: Place, role: str) -> list[ImageRecord]:
+    """Return the images of a selection, in the order of their features."""
+    return [r for group in read_selection(place.of(role), place.store.root).values() for r in group]
+
+
+def fidelity_rows(
+    sets: Sequence[tuple[SetFacts, ImageFeatures]], real: ImageFeatures, others: Sequence[ImageRecord], extractor: str,
+    *, seed: int,
+) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
+    """Return a row per adapter and sampler, all at one size, so that rows compare, and notes."""
+    groups, seed = [r.patient_id for r in others], derive_seed(seed, "fidelity")
+    fewest = min(which.images_per_plane for which, _ in sets)
+    size = fidelity.comparable_size(groups, fewest * len(PLANES)) if len(set(groups)) > 1 else 0
+    if size < fidelity.LEAST_IMAGES:
+        rule = "FID, KID, precision and recall need real images of patients LoRA does not see"
+        return [], [f"{rule}; there are {len(others)}"]
+    shared: dict[str, Any] = {"features": extractor, "seed": seed, "size": size}
+    rows: list[dict[str, Any]] = []
+    for which, found in sets:
+        names = np.array(found.samplers)
+        for sampler in which.samplers:
+            scores = fidelity.measure(real.features, found.features[names == sampler], **shared)
+            rows.append({"adapter": which.label, "rank": which.rank, "sampler": sampler, **asdict(scores)})
+    best = fidelity.baseline(real.features, groups=groups, **shared)
+    if best is not None:
+        rows.append({"adapter": REAL, **asdict(best)})
+    return rows, []
+
+
+def _side(found: ImageFeatures, records: Sequence[ImageRecord] = ()) -> copies.ImageSet:
+    return copies.ImageSet(
+        pixels=found.pixels, features=found.features, image_ids=found.image_ids,
+        patient_ids=[r.patient_id for r in records],
+    )  # fmt: skip
+
+
+def _audit_row(which: SetFacts, audit: copies.CopyAudit) -> dict[str, Any]:
+    sides = {"pixels": audit.pixels, "features": audit.features}
+    thresholds = {f"least_{name}": None if side is None else side.minimum for name, side in sides.items()}
+    names = ("share_closer", "share_by_chance", "num_synthetic", "num_training", "num_heldout", "num_heldout_patients")
+    return {
+        "adapter": which.label, "rank": which.rank, "chosen": which.chosen, "features": audit.extractor, **thresholds,
+        **{name: getattr(audit, name) for name in names},
+    }  # fmt: skip
+
+
+_NEAREST = {
+    "adapter": pa.string(), "image_id": pa.string(), "nearest_pixels": pa.string(), "distance_pixels": pa.float64(),
+    "nearest_features": pa.string(), "distance_features": pa.float64(), "closer_than_real": pa.bool_(),
+}  # fmt: skip
+
+
+def _nearest_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in _NEAREST.items()})
+
+
+def audited_columns(folder: Any, label: str) -> dict[str, dict[str, Any]]:
+    """Return what the near-copy audit says of each image of a set, by image id."""
+    rows = pq.read_table(folder / NEAREST_FILE).to_pylist()
+    return {row["image_id"]: {name: row[name] for name in AUDITED} for row in rows if row["adapter"] == label}

@@ -1,0 +1,103 @@
+"""Fine-tune one rank. The work itself is `fulora.diffusion.finetune`.
+
+In: a step with its selections. Out: the adapter in diffusers' and in kohya's form, and loss.parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fulora.data.pixels import decode_square, read_rgb
+from fulora.data.records import ImageRecord
+from fulora.device import Footprint
+from fulora.diffusion.lora_config import LoraConfig
+from fulora.planes import plane_from_label
+from sweeps.core.selections import read_selection
+from sweeps.core.step import Report, Step
+from sweeps.core.store import Place, Store
+from sweeps.core.tables import write_table
+from sweeps.ranks.plan import LoraTrial
+
+LOSS_FILE = "loss.parquet"
+
+
+def train_rank(step: Step, place: Place, report: Report) -> dict[str, Any]:
+    """Fine-tune one rank; killed and called again, it resumes from its checkpoint."""
+    num_steps = step.config.lora.num_steps
+
+    def on_log(row: dict) -> None:
+        note = f"loss {row['loss']:.3f}, {row['steps_per_second']:.1f} steps/s"
+        report({"fraction": row["step"] / num_steps, "note": note, "step": row["step"], "loss": row["loss"]})
+
+    return finetune_step(step, place, on_log)
+
+
+def finetune_step(step: Step, place: Place, on_log: Callable[[dict], None]) -> dict[str, Any]:
+    """Fine-tune on a step's images, measuring the loss on others, and return the metrics."""
+    from fulora.diffusion.finetune import finetune
+
+    trial: LoraTrial = step.config
+    learned, heldout = _records(place, "images"), _records(place, "heldout")
+    result = finetune(
+        base=trial.base.spec,
+        pixels=_decoded(learned, trial.lora),
+        captions=_captions(learned),
+        config=trial.lora,
+        seed=trial.seed,
+        out=place.out,
+        allow_pickle=trial.base.allow_pickle,
+        heldout=(_decoded(heldout, trial.lora), _captions(heldout)) if heldout else None,
+        names=[r.image_id for r in learned],
+        checkpoints=place.scratch,
+        on_log=on_log,
+    )
+    write_table(place.out / LOSS_FILE, "loss", result.losses)
+    return {
+        "final_loss": result.losses[-1]["loss"],
+        "heldout_loss": result.losses[-1].get("heldout_loss"),
+        "num_heldout": len(heldout),
+        "resumed_from": result.resumed_from,
+        "steps_per_second": result.steps_per_second,
+        "num_trainable": result.num_trainable,
+        "adapter_sha256": result.adapter_sha256,
+        "base_name": result.base_name,
+        "num_images": len(learned),
+        "device": result.device,
+        "peak_memory_bytes": result.peak_memory_bytes,
+    }
+
+
+def measure_ranks(steps: Sequence[Step], store: Store) -> Footprint:
+    """Return what fine-tuning the largest of some ranks takes of this process's device, from a few steps of it."""
+    from fulora.diffusion.finetune import measure_memory
+
+    largest = max(steps, key=lambda step: step.config.lora.rank)
+    trial: LoraTrial = largest.config
+    images = _records(Place(store, largest, store.root), "images")
+    return measure_memory(
+        base=trial.base.spec, pixels=_decoded(images, trial.lora), captions=_captions(images), config=trial.lora,
+        allow_pickle=trial.base.allow_pickle,
+    )  # fmt: skip
+
+
+def _records(place: Place, role: str) -> list[ImageRecord]:
+    """Return the images of a role's selection; none where the step has no such role."""
+    return [
+        r for folder in place.all(role) for group in read_selection(folder, place.store.root).values() for r in group
+    ]
+
+
+def _decoded(records: Sequence[ImageRecord], config: LoraConfig) -> np.ndarray | list[np.ndarray]:
+    """Return the pixels a fine-tuning takes: squares, or images as they are for buckets."""
+    paths: list[str | Path] = [r.path for r in records]
+    if config.bucket_step_px:
+        return [read_rgb(path) for path in paths]
+    return decode_square(paths, resolution_px=config.resolution_px, workers=2)
+
+
+def _captions(records: Sequence[ImageRecord]) -> list[str]:
+    return [plane_from_label(r.plane).prompt for r in records]

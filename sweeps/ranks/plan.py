@@ -1,0 +1,120 @@
+"""The steps of the rank sweep: a fine-tuning per rank, and the judge.
+
+In: an experiment and the catalog's records; None plans without data. Out: steps, and the selections they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fulora.data.records import ImageRecord
+from fulora.data.regimes import select_heldout_images, select_lora_images
+from fulora.diffusion.lora_config import LoraConfig
+from fulora.evaluate.judge import JudgeConfig
+from fulora.experiment import Experiment
+from fulora.planes import PLANES
+from fulora.seeds import derive_seed, numpy_rng
+from sweeps.core.selections import Selection
+from sweeps.core.step import Kind, Step
+from sweeps.images.sets import BaseModel, base_model
+
+LORA = Kind(
+    name="lora", stage="lora", work="sweeps.ranks.finetune:train_rank", runs_on="gpu", is_trial=True,
+    measure="sweeps.ranks.finetune:measure_ranks",
+)  # fmt: skip
+JUDGE = Kind(name="judge", stage="lora", work="sweeps.ranks.judge:train_judge_step", runs_on="gpu", is_trial=True)
+_SECONDS_PER_STEP = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraTrial:
+    """One fine-tuning; the images it learns from are a need."""
+
+    lora: LoraConfig
+    base: BaseModel
+    images_per_plane: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeTrial:
+    """The judge's training."""
+
+    judge: JudgeConfig
+    phantoms: bool
+    """Whether it learns from fresh phantoms; else the images are a need."""
+    seed: int
+
+
+def lora_selection(experiment: Experiment, records: Sequence[ImageRecord]) -> Selection:
+    """Return the images LoRA learns from."""
+    images, notes = select_lora_images(records, per_plane=experiment.lora.images_per_plane, seed=experiment.seed)
+    return Selection(label="images LoRA learns from", roles={"train": images}, notes=tuple(notes))
+
+
+def heldout_selection(experiment: Experiment, records: Sequence[ImageRecord], *, least: int = 0) -> Selection:
+    """Return images of patients LoRA does not see, on which its loss is measured; at least `least` of each plane."""
+    learned = lora_selection(experiment, records).roles["train"]
+    per_plane = max(least, experiment.lora.heldout_per_plane)
+    images = select_heldout_images(records, learned, per_plane=per_plane, seed=experiment.seed)
+    return Selection(label="images LoRA's loss is measured on", roles={"heldout": images})
+
+
+def rank_steps(experiment: Experiment, learned: Selection | None, heldout: Selection | None) -> list[Step]:
+    """Return one fine-tuning per rank."""
+    base = base_model(experiment)
+    return [
+        Step(
+            kind=LORA,
+            label=f"rank {config.rank}",
+            config=LoraTrial(
+                lora=replace(config, alpha=config.alpha or float(config.rank)),
+                base=base,
+                images_per_plane=experiment.lora.images_per_plane,
+                seed=derive_seed(experiment.seed, "lora", config.rank),
+            ),
+            needs={"images": (learned.step,)} if learned else {},
+            uses={"heldout": (heldout.step,)} if heldout and heldout.roles["heldout"] else {},
+            cost=config.num_steps * config.batch_size * _SECONDS_PER_STEP,
+        )
+        for config in experiment.lora.trials()
+    ]
+
+
+def judge_step(experiment: Experiment, selection: Selection | None) -> Step:
+    """Return the judge's training."""
+    seed = derive_seed(experiment.seed, "judge")
+    return Step(
+        kind=JUDGE,
+        label="judge",
+        config=JudgeTrial(judge=experiment.judge, phantoms=experiment.spanish is None, seed=seed),
+        needs={"images": (selection.step,)} if selection else {},
+        cost=experiment.judge.num_images * experiment.judge.epochs * 0.01,
+    )
+
+
+def judge_selection(experiment: Experiment, records: Sequence[ImageRecord]) -> Selection | None:
+    """Return the images the judge learns from and is tested on; None where it learns from fresh phantoms.
+
+    Spanish training images that LoRA does not see, unless those are few; tested on a fifth of their patients.
+    """
+    if experiment.spanish is None:
+        return None
+    learned = {r.image_id for r in lora_selection(experiment, records).roles["train"]}
+    spanish = [r for r in records if r.source == "spanish" and r.split == "train"]
+    unseen = [r for r in spanish if r.image_id not in learned]
+    chosen = sorted(unseen if len(unseen) >= 10 * len(PLANES) else spanish, key=lambda r: r.image_id)
+    seed = derive_seed(experiment.seed, "judge")
+    order = numpy_rng(seed, "judge", "images").permutation(len(chosen))[: experiment.judge.num_images]
+    chosen = [chosen[i] for i in sorted(order)]
+    patients = np.array([r.patient_id for r in chosen])
+    unique = numpy_rng(seed, "judge", "patients").permutation(np.unique(patients))
+    held = np.isin(patients, unique[: max(1, len(unique) // 5)])
+    training = [r for r, is_held in zip(chosen, held) if not is_held]
+    heldout = [r for r, is_held in zip(chosen, held) if is_held]
+    overlap = sum(r.image_id in learned for r in training)
+    notes = (f"the judge learns from {overlap} of LoRA's own images: there are few others",) if overlap else ()
+    return Selection(label="images of the judge", roles={"train": training, "heldout": heldout}, notes=notes)

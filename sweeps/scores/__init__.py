@@ -1,0 +1,1 @@
+"""From predictions to scores: every number printed is computed here, never during training."""

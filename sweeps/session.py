@@ -1,0 +1,195 @@
+"""One call of a run: which of its steps are done, what does the others, and what is recorded of it.
+
+In: a run's folder, cluster options, a progress display. Out: steps done, attempts.jsonl, trials.parquet and the tables of
+what ran (stages, steps, notes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+from sweeps.core.attempts import Attempt, AttemptLog
+from sweeps.core.execution import Executor
+from sweeps.core.paths import RunPaths
+from sweeps.core.step import STAGES, Step, closure
+from sweeps.core.store import Damaged, Done
+from sweeps.core.tables import read_rows, write_table, write_trials
+from sweeps.engine.in_process import InProcess
+from sweeps.engine.options import ClusterOptions
+from sweeps.progress import Progress, Shown
+
+TRIAL_STAGES = ("judge", "lora", "search", "grid")
+"""Kinds whose attempts are rows of trials.parquet."""
+
+
+class Session:
+    """A call that does what is missing; a context manager that leaves the cluster."""
+
+    def __init__(self, paths: RunPaths, options: ClusterOptions, progress: Progress) -> None:
+        self.paths, self.options, self.progress = paths, options, progress
+        self.store, self.log = paths.store, AttemptLog(paths.attempts)
+        self.watch = Shown(progress, paths)
+        self.began = len(self.log.attempts)
+        self.where = "driver"
+        self.steps: dict[str, Step] = {}
+        """Every step this call has looked at, by key."""
+        self._done: dict[str, Done | None] = {}
+        self._stack = ExitStack()
+        self._on_ray: Executor | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def record(self, step: Step) -> Done | None:
+        """Return a step's record where it is done; what is damaged is said and removed, so that it is done again."""
+        if step.key not in self._done:
+            self.steps[step.key] = step
+            try:
+                self._done[step.key] = self.store.done(step)
+            except Damaged as error:
+                self.progress.say(f"damaged, done again: {step.kind.name} {step.label!r}: {error}")
+                self.store.discard(step)
+                self._done[step.key] = None
+        return self._done[step.key]
+
+    def is_done(self, step: Step) -> bool:
+        """Return whether a step is done."""
+        return self.record(step) is not None
+
+    def missing(self, targets: Iterable[Step]) -> list[Step]:
+        """Return the targets that are not done and, of what they need, what is not done, needs first."""
+        found: dict[str, Step] = {}
+        todo = [step for step in targets]
+        while todo:
+            step = todo.pop()
+            if step.key in found or self.is_done(step):
+                continue
+            found[step.key] = step
+            todo += step.all_needs
+        return [step for step in closure(list(found.values())) if step.key in found]
+
+    def do(self, targets: Sequence[Step], *, in_process: bool = False) -> None:
+        """Do what is missing of some steps. Failures are in the log; KeyboardInterrupt is raised on."""
+        todo = self.missing(targets)
+        if not todo:
+            return
+        executor = InProcess() if in_process else self._ray()
+        self.watch.begin(todo)
+        try:
+            executor.run(todo, store=self.store, log=self.log, watch=self.watch)
+        finally:
+            self.watch.end()
+            for step in todo:
+                self._done.pop(step.key, None)
+
+    def _ray(self) -> Executor:
+        if self._on_ray is None:
+            from sweeps.engine.connection import connected
+            from sweeps.engine.on_ray import OnRay
+
+            cluster = self._stack.enter_context(connected(self.options, self.progress.say))
+            self.where = str(cluster)
+            self.progress.say(f"running on {cluster}")
+            self._on_ray = OnRay(cluster, self.options)
+        return self._on_ray
+
+    @property
+    def failed(self) -> list[Attempt]:
+        """The steps that this call tried and that are not done: the last attempt at each."""
+        last = {a.trial_id: a for a in self.log.attempts[self.began :]}
+        return [a for a in last.values() if a.status != "SUCCEEDED"]
+
+    def save(self, planned: Sequence[Step]) -> None:
+        """Write trials.parquet and the tables of what ran, for the steps of a plan."""
+        self.log.take_up((step, record) for step in planned if (record := self.record(step)) is not None)
+        order = {name: index for index, name in enumerate(TRIAL_STAGES)}
+        trials = [a for a in self.log.attempts if a.stage in order]
+        trials.sort(key=lambda a: (order[a.stage], a.started_at or "", a.trial_id, a.attempt))
+        write_trials(self.paths.trials, trials)
+        mine = self.log.of(planned)
+        write_table(self.paths.table("steps"), "steps", self._step_rows(planned, mine))
+        write_table(self.paths.table("stages"), "stages", self._stage_rows(planned, mine))
+        write_table(self.paths.table("notes"), "notes", self._note_rows(planned))
+
+    def _step_rows(self, planned: Sequence[Step], attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+        stages = {step.key: step.kind.stage for step in planned}
+        new = {(a.trial_id, a.attempt) for a in self.log.attempts[self.began :]}
+        return [
+            {
+                "kind": a.stage, "stage": stages[a.trial_id], "label": a.label, "key": a.trial_id, "attempt": a.attempt,
+                "status": a.status, "started_at": a.started_at, "seconds": a.seconds, "device": a.device,
+                "node": a.provenance.get("node"), "gpu_ids": a.provenance.get("gpu_ids"),
+                "peak_memory_bytes": a.peak_memory_bytes, "error_type": a.error_type,
+                "error_message": a.error_message, "reused": (a.trial_id, a.attempt) not in new,
+            }
+            for a in attempts
+        ]  # fmt: skip
+
+    def _stage_rows(self, planned: Sequence[Step], attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+        """Return a row per stage: how long its steps took together, whichever call did them."""
+        before = {row["stage"]: row for row in _old_rows(self.paths, "stages")}
+        new = {(a.trial_id, a.attempt) for a in self.log.attempts[self.began :]}
+        rows = []
+        for stage in STAGES:
+            keys = {step.key for step in planned if step.kind.stage == stage and self.is_done(step)}
+            tried = [a for a in attempts if a.trial_id in keys and a.status == "SUCCEEDED" and a.started_at]
+            if not tried:
+                continue
+            now = {a.trial_id for a in tried if (a.trial_id, a.attempt) in new}
+            kept = before.get(stage)
+            where = self.where if now or kept is None else kept["where"]
+            failed = {a.trial_id for a in self.failed if self._stage_of(a.trial_id) == stage}
+            rows.append(
+                {
+                    "stage": stage, "seconds": round(busy_seconds(tried), 2), "num_done": len(now),
+                    "num_reused": len(keys) - len(now), "num_failed": len(failed), "where": where,
+                    "started_at": min(a.started_at or "" for a in tried),
+                }
+            )  # fmt: skip
+        return rows
+
+    def _stage_of(self, key: str) -> str | None:
+        step = self.steps.get(key)
+        return step.kind.stage if step else None
+
+    def _note_rows(self, planned: Sequence[Step]) -> list[dict[str, str]]:
+        """Return each note once: those of steps that are done, by stage, and what was said of the cluster."""
+        found = [
+            (stage, note)
+            for stage in STAGES
+            for step in planned
+            if step.kind.stage == stage and (record := self.record(step)) is not None
+            for note in record.notes
+        ]
+        found += [(row["stage"], row["note"]) for row in _old_rows(self.paths, "notes") if "GiB" in row["note"]]
+        found += [("lora", note) for note in self.watch.notes]
+        return [{"stage": stage, "note": note} for stage, note in dict.fromkeys(found)]
+
+
+def busy_seconds(attempts: Iterable[Attempt]) -> float:
+    """Return how long at least one of some attempts ran."""
+    spans = sorted((start := _seconds(a.started_at), start + (a.seconds or 0.0)) for a in attempts)
+    total, end = 0.0, float("-inf")
+    for start, stop in spans:
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def _seconds(text: str | None) -> float:
+    return datetime.fromisoformat(text).astimezone(UTC).timestamp() if text else 0.0
+
+
+def _old_rows(paths: RunPaths, name: str) -> list[dict[str, Any]]:
+    from fulora.errors import InputError
+
+    try:
+        return read_rows(paths.table(name), name)
+    except InputError:  # not there, damaged, or of another version: it is written again
+        return []

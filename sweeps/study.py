@@ -1,0 +1,160 @@
+"""What a study is: its graph of steps, on one page.
+
+In: an experiment and the catalog's records. Out: a `Plan`: every step up to the trained classifiers, known before anything
+is drawn; and the steps that summarise what is done.
+
+    catalog, selections -> judge, ranks -> shards of images -> features, pixels -> classifiers -> scores, report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from fulora.data.records import ImageRecord
+from fulora.experiment import Experiment
+from sweeps.core.selections import Selection
+from sweeps.core.step import Stage, Step
+from sweeps.grid.plan import GridPlan
+from sweeps.images.quality_plan import (
+    choice_step,
+    features_step,
+    quality_step,
+    rank_table_step,
+    real_selections,
+)
+from sweeps.images.sets import SyntheticSet, synthetic_sets
+from sweeps.ranks.plan import heldout_selection, judge_selection, judge_step, lora_selection, rank_steps
+from sweeps.report.plan import report_step
+from sweeps.scores.plan import embedding_step, scaling_step, scores_step
+from sweeps.sources.plan import audit_step, catalog_step
+
+IsDone = Callable[[Step], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every step of a study up to its trained classifiers, and what they name."""
+
+    experiment: Experiment
+    records: Sequence[ImageRecord]
+    catalog: Step
+    audit: Step
+    """Audit of the real images; of all images where the grid is planned."""
+    judge: Step
+    ranks: list[Step]
+    sets: list[SyntheticSet]
+    features: dict[str, Step] = field(default_factory=dict)
+    """Features of every set, by its label; of real images as `learned` and `others`."""
+    real: tuple[Selection, Selection] | None = None
+    """LoRA's images, and images of other patients."""
+    pixels: tuple[Step, ...] = ()
+    cells: list[Step] = field(default_factory=list)
+    embedding: Step | None = None
+    selections: list[Selection] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> SyntheticSet:
+        """The images classifiers train on."""
+        return next(which for which in self.sets if which.chosen)
+
+    @property
+    def trials(self) -> list[Step]:
+        """The trainings, in the order of the stages."""
+        return [self.judge, *self.ranks, *self.cells]
+
+    @property
+    def choice(self) -> Step | None:
+        """The step that chooses the rank; None where it is given."""
+        if self.experiment.choose_rank == "given" or self.real is None:
+            return None
+        compared = [(which, self._features_of(which)) for which in self._compared]
+        real = (self.features["learned"], self.features["others"])
+        return choice_step(self.experiment, compared, self.real, real)
+
+    @property
+    def _compared(self) -> list[SyntheticSet]:
+        """Every rank's set as if another rank were chosen."""
+        few = self.experiment.compare_per_plane
+        return [
+            replace(which, chosen=False, config=replace(which.config, images_per_plane=few))
+            for which in sorted(self.sets, key=lambda s: s.rank or 0)
+            if which.rank is not None
+        ]
+
+    def _features_of(self, which: SyntheticSet) -> Step:
+        return features_step(self.experiment, self.judge, which.label, which.steps)
+
+    def targets(self, until: Stage) -> list[Step]:
+        """Return the steps that a run up to a stage does, apart from summaries."""
+        steps = [self.catalog, self.audit if until in ("grid", "report") else self._real_audit]
+        if until != "sources":
+            steps += [*self.ranks, self.judge]
+        if until in ("sample", "grid", "report"):
+            steps += [step for which in self.sets for step in which.steps]
+            steps += self.features.values()
+        if until in ("grid", "report"):
+            steps += [*self.pixels, *self.cells]
+        if until == "report" and self.embedding is not None:
+            steps.append(self.embedding)
+        return steps
+
+    @property
+    def _real_audit(self) -> Step:
+        return audit_step(self.experiment, self.catalog)
+
+    def summaries(self, until: Stage, is_done: IsDone) -> list[Step]:
+        """Return the steps that summarise what is done: a rank or a cell that failed is left out of them."""
+        steps: list[Step] = []
+        compared = [
+            (which, self.features[which.label])
+            for which in self.sets
+            if which.label in self.features and is_done(self.features[which.label])
+        ]
+        if until in ("sample", "grid", "report") and compared and is_done(self.judge):
+            steps.append(rank_table_step(self.experiment, self.judge, compared))
+            real = (self.features["learned"], self.features["others"])
+            if self.real is not None and all(map(is_done, real)):
+                steps.append(quality_step(self.experiment, compared, self.real, real))
+        if until in ("grid", "report") and (done := [cell for cell in self.cells if is_done(cell)]):
+            audit = self.audit if is_done(self.audit) else self._real_audit
+            steps.append(scores_step(self.experiment, done, self.catalog, audit))
+            if scaling := scaling_step(self.experiment, done):
+                steps.append(scaling)
+        return steps
+
+    def report(self, is_done: IsDone, summaries: Sequence[Step]) -> Step:
+        """Return the step that writes the report from what is done."""
+        embedding = [self.embedding] if self.embedding is not None and is_done(self.embedding) else []
+        return report_step([*summaries, *embedding, *(step for step in self.trials if is_done(step))])
+
+
+def plan_catalog(experiment: Experiment) -> Step:
+    """Return the step that everything is planned from."""
+    return catalog_step(experiment)
+
+
+def make_plan(experiment: Experiment, records: Sequence[ImageRecord], *, with_grid: bool = True) -> Plan:
+    """Return the plan. Without the grid no synthetic image is listed, so that a set of millions can be planned."""
+    catalog = catalog_step(experiment)
+    learned, heldout = lora_selection(experiment, records), heldout_selection(experiment, records)
+    judging = judge_selection(experiment, records)
+    judge, ranks = judge_step(experiment, judging), rank_steps(experiment, learned, heldout)
+    sets = synthetic_sets(experiment, ranks)
+    selections = [learned, heldout, *([judging] if judging else [])]
+    known = {"experiment": experiment, "records": records, "catalog": catalog, "judge": judge, "ranks": ranks}
+    if not with_grid:
+        audit = audit_step(experiment, catalog)
+        return Plan(**known, sets=sets, audit=audit, selections=selections)
+    chosen = next(which for which in sets if which.chosen)
+    audit = audit_step(experiment, catalog, chosen.steps)
+    real = real_selections(experiment, records, sets)
+    features = {which.label: features_step(experiment, judge, which.label, which.steps) for which in sets}
+    for name, selection in zip(("learned", "others"), real, strict=True):
+        features[name] = features_step(experiment, judge, selection.label, [selection.step])
+    grid = GridPlan(experiment, records, chosen, audit).grid()
+    embedding, embedded = embedding_step(experiment, records, chosen, judge)
+    return Plan(
+        **known, sets=sets, audit=audit, features=features, real=real, cells=grid.cells, pixels=grid.pixels,
+        embedding=embedding, selections=[*selections, *real, *grid.selections, embedded],
+    )  # fmt: skip
