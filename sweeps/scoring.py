@@ -18,6 +18,7 @@ from fulora.evaluate.scores import auc_from_hard_labels, auc_published, confusio
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
+from sweeps.headline import headline_rows
 from sweeps.paths import RunPaths
 from sweeps.predictions import CellName, TestImages, cell_of, known, read_predictions, score_columns
 from sweeps.subsets import write_breakdown, write_deduplicated
@@ -55,6 +56,8 @@ def write_score_tables(experiment: Experiment, trials: Sequence[Trial], paths: R
     second = [rows[regime, grid.table2_model] for regime in grid.table2_regimes]
     write_table(paths.table("table1"), "table1", [{k: v for k, v in r.items() if k != "num_af"} for r in first])
     write_table(paths.table("table2"), "table2", second)
+    headline = headline_rows(measured, models=grid.models, num_images=len(test.labels))
+    write_table(paths.table("headline"), "headline", headline)
     confusion = [row for group in finished.values() for t in group for row in _confusion_rows(t, predicted, test)]
     write_table(paths.table("confusion"), "confusion", confusion)
 

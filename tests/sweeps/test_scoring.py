@@ -28,7 +28,17 @@ EXPERIMENT = replace(
     ),
 )
 CELLS = [("ES", "ResNet18"), ("ES", "ViT b16"), ("HB", "ResNet18"), ("HB", "ViT b16"), ("AF", "ViT b16")]
-TABLES = ("table1", "table2", "confusion", "comparisons", "deduplicated", "breakdown", "calibration", "reliability")
+TABLES = (
+    "headline",
+    "table1",
+    "table2",
+    "confusion",
+    "comparisons",
+    "deduplicated",
+    "breakdown",
+    "calibration",
+    "reliability",
+)
 IMAGES = [f"african/test-{i:02d}" for i in range(48)]
 LABELS = np.array([1 + i % 5 % 4 for i in range(48)])
 PATIENTS = [f"african/{i // 3}" for i in range(48)]
