@@ -1,7 +1,7 @@
-"""The report: one self-contained page that a person would show a colleague, and its figures as files.
+"""The report of a run: one self-contained HTML page, and its figures as files.
 
-In: a finished or stopped run's files, nothing else. Out: report.html (no scripts, no other hosts, images inside) and
-figures/. What a run lacks is said in its place on the page.
+In: the files of a finished or stopped run. Out: `report.html`, without scripts, loading nothing from other hosts, and
+`figures/`. Where a file is missing the page says so in its place. The text is in `templates/` (Jinja2).
 """
 
 from __future__ import annotations
