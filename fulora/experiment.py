@@ -30,7 +30,7 @@ class LoraSweep(LoraConfig):
     """LoRA ranks to train, one trial each."""
     rank: Annotated[int, tyro.conf.Suppress] = 128
     images_per_plane: int = 20
-    """Spanish training images per plane to fine-tune on. Source: paper section 3 (20 x 5 planes = 100)."""
+    """Spanish training images per plane to fine-tune on. Source: paper section 3, Datasets (20 x 5 = 100)."""
     heldout_per_plane: int = 4
     """Spanish training images per plane, of other patients, on which the loss is measured along the way; 0: none. Not
     in the paper, and without effect on the adapter."""

@@ -115,7 +115,8 @@ class LiveBars:
             TextColumn("{task.fields[note]}", style="dim"),
             TimeElapsedColumn(),
         ]
-        self.make, self.bars, self.tasks = Bars, None, dict[str, Any]()
+        self.make, self.tasks = Bars, dict[str, Any]()
+        self.bars: Any = None
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)

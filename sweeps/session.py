@@ -1,7 +1,7 @@
 """One call of a run: which of its steps are done, what does the others, and what is recorded of it.
 
-In: a run's folder, cluster options, a progress display. Out: steps done, attempts.jsonl, trials.parquet and the tables of
-what ran (stages, steps, notes).
+In: a run's folder, cluster options, a progress display. Out: steps done, attempts.jsonl, trials.parquet and the tables
+of what ran (stages, steps, notes).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a study is: its graph of steps, on one page.
 
-In: an experiment and the catalog's records. Out: a `Plan`: every step up to the trained classifiers, known before anything
-is drawn; and the steps that summarise what is done.
+In: an experiment and the catalog's records. Out: a `Plan`: every step up to the trained classifiers, known before
+anything is drawn; and the steps that summarise what is done.
 
     catalog, selections -> judge, ranks -> shards of images -> features, pixels -> classifiers -> scores, report
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fulora.data.records import ImageRecord
 from fulora.experiment import Experiment
@@ -142,7 +143,13 @@ def make_plan(experiment: Experiment, records: Sequence[ImageRecord], *, with_gr
     judge, ranks = judge_step(experiment, judging), rank_steps(experiment, learned, heldout)
     sets = synthetic_sets(experiment, ranks)
     selections = [learned, heldout, *([judging] if judging else [])]
-    known = {"experiment": experiment, "records": records, "catalog": catalog, "judge": judge, "ranks": ranks}
+    known: dict[str, Any] = {
+        "experiment": experiment,
+        "records": records,
+        "catalog": catalog,
+        "judge": judge,
+        "ranks": ranks,
+    }
     if not with_grid:
         audit = audit_step(experiment, catalog)
         return Plan(**known, sets=sets, audit=audit, selections=selections)

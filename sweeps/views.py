@@ -1,7 +1,7 @@
 """A run's folder as people read it: `adapters/rank-008`, `synthetic/`, `tables/`, ... are views of the steps' files.
 
-In: a plan and the store. Out: links and, where a file joins what two steps wrote, the file itself. Repeated, it changes what
-differs and nothing else.
+In: a plan and the store. Out: links and, where a file joins what two steps wrote, the file itself. Repeated, it
+changes what differs and nothing else.
 """
 
 from __future__ import annotations

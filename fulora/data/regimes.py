@@ -157,7 +157,7 @@ def select_lora_images(
     """Return the Spanish training images LoRA learns from, `per_plane` of each plane in the planes' order, and notes.
 
     Where a plane has fewer, all are taken and a note says so. Raises InputError where there are none at all.
-    Source: paper section 4 (20 of each plane).
+    Source: paper section 3, Datasets (20 of each plane).
     """
     if per_plane < 1:
         raise InputError(fault("per_plane", per_plane, "is not a positive number", "Give at least 1."))

@@ -1,6 +1,7 @@
 """Every file name of a run. No other module spells one.
 
-What people read lies at the top (`adapters/`, `synthetic/`, `tables/`, ...): views of the steps' files (`sweeps.views`).
+What people read lies at the top (`adapters/`, `synthetic/`, `tables/`, ...): views of the steps' files
+(`sweeps.views`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Selections of images: made once, when a study is planned, and kept as manifests that steps name and workers read.
 
-In: records by role (train, validation, test, heldout). Out: a step whose key is a hash of what was selected, in its order,
-and manifest.parquet with a row per image and role. Paths are no part of the key: images that were moved stay the same.
+In: records by role (train, validation, test, heldout). Out: a step whose key is a hash of what was selected, in its
+order, and manifest.parquet with a row per image and role. Paths are no part of the key: images that were moved stay
+the same.
 """
 
 from __future__ import annotations

@@ -100,6 +100,10 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "regime_a": _S, "model_a": _S, "regime_b": _S, "model_b": _S, "metric": _S, "difference": _F, "low": _F,
         "high": _F, "p_value": _F, "p_adjusted": _F, "significant": _B,
     },
+    "headline": {
+        "regime": _S, "reference": _S, "metric": _S, "change": _F, "low": _F, "high": _F, "significant": _B,
+        "paper_change": _F, "models": _S, "num_models": _I, "num_test": _I, "num_patients": _I,
+    },
     "deduplicated": {
         "regime": _S, "model": _S, "num_test": _I, "num_left_out": _I, "num_trained_on": _I, "num_near_trained_on": _I,
         "num_repeated": _I, "num_near_repeated": _I, **_METRIC_COLUMNS,

@@ -191,7 +191,7 @@ class GridPlan:
             return []
         return [
             f"{regime}: {len(both)} of {len(validated)} validation patients are trained on too, so its validation "
-            f"accuracy is optimistic (epoch kept: {self.experiment.grid.keep}; --grid.validation patients separates them)"
+            f"accuracy is optimistic (epoch kept: {self.experiment.grid.keep}; --grid.validation patients parts them)"
         ]
 
     def _seed(self, cell: Cell) -> int:

@@ -1,7 +1,7 @@
 """Draw a shard of images: the work of a sampling actor. The images themselves are `fulora.diffusion.sampler`.
 
-In: a shard's rows and its adapter. Out: PLANE/*.png and metadata.parquet. The sampler of the last adapter stays loaded in
-the process.
+In: a shard's rows and its adapter. Out: PLANE/*.png and metadata.parquet. The sampler of the last adapter stays loaded
+in the process.
 """
 
 from __future__ import annotations

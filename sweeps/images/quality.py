@@ -1,7 +1,8 @@
 """Fidelity and memorisation of synthetic images: scores beside a baseline of real images, and the near-copy audit.
 
-In: features of every set and of real images. Out: fidelity.parquet, copies.parquet, worst_copies.parquet, and nearest.parquet,
-the audit of every image of a rank. The scores are `fulora.evaluate.fidelity`, the audit `fulora.evaluate.copies`.
+In: features of every set and of real images. Out: fidelity.parquet, copies.parquet, worst_copies.parquet, and
+nearest.parquet, the audit of every image of a rank. The scores are `fulora.evaluate.fidelity`, the audit
+`fulora.evaluate.copies`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The steps that measure synthetic images: features of every set, then fidelity, memorisation and the table of ranks.
 
-In: an experiment, its sets, the catalog's records. Out: steps. Real images are those of Spanish patients that LoRA does not
-see, the same number of every plane.
+In: an experiment, its sets, the catalog's records. Out: steps. Real images are those of Spanish patients that LoRA
+does not see, the same number of every plane.
 """
 
 from __future__ import annotations

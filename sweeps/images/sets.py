@@ -1,7 +1,8 @@
 """The sets of images a study draws, planned by arithmetic: which image is in which shard, whoever draws it.
 
-In: an experiment and its adapters' steps. Out: `SyntheticSet`s. A shard is whole batches of one plane and sampler, so no
-ragged batch reaches the model. A set that is larger, or of a rank that is chosen, begins with the shards of a smaller one.
+In: an experiment and its adapters' steps. Out: `SyntheticSet`s. A shard is whole batches of one plane and sampler, so
+no ragged batch reaches the model. A set that is larger, or of a rank that is chosen, begins with the shards of a
+smaller one.
 """
 
 from __future__ import annotations

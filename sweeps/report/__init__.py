@@ -1,7 +1,7 @@
-"""The report: one self-contained page that a person would show a colleague, and its figures as files.
+"""The report of a run: one self-contained HTML page, and its figures as files.
 
-In: a finished or stopped run's files, nothing else. Out: report.html (no scripts, no other hosts, images inside) and
-figures/. What a run lacks is said in its place on the page.
+In: the files of a finished or stopped run. Out: `report.html`, without scripts, loading nothing from other hosts, and
+`figures/`. Where a file is missing the page says so in its place. The text is in `templates/` (Jinja2).
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from sweeps.core.paths import RunPaths
 
 
 def write_report(paths: RunPaths, out: Path) -> Path:
-    """Write `report.html` and `figures/` from a run's files and return the page's path; a missing file is no error."""
-    from sweeps.core.files import atomic_path as written
+    """Write `report.html` and `figures/` from a run's files into `out` and return the page's path.
+
+    A missing file is no error: the page says so in its place.
+    """
+    from sweeps.core.files import atomic_path
     from sweeps.report.files import read_run
     from sweeps.report.page import render
 
-    page = render(read_run(paths))
-    with written(paths.report) as beside:
+    page = render(read_run(paths, figures=out / "figures"))
+    with atomic_path(out / "report.html") as beside:
         beside.write_text(page, encoding="utf-8")
-    return paths.report
+    return out / "report.html"

@@ -1,6 +1,6 @@
-"""When each trial ran, and on what: one lane per trial that ran at the same time.
+"""The timeline of a run: when each attempt ran and on which device, concurrent attempts in separate lanes.
 
-In: rows of trials and stages. Out: `Bar`s with lanes, and their drawing. Time in which nothing ran is cut short.
+In: rows of trials and stages. Out: `Bar`s with lanes, and their drawing. Idle time is shortened.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sweeps.report import figures
+from sweeps.report.colours import MUTED, STAGES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IDLE_SECONDS = 60.0
-"""Longer gaps (a run stopped and taken up again) are cut to this."""
+"""Longer gaps, as between a stop and its resumption, are shortened to this."""
+_UNITS = ((1.0, "seconds", 180.0), (60.0, "minutes", 3 * 3600.0))
+"""Unit of the time axis in seconds, its name, and the length up to which it is used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +29,7 @@ class Bar:
     label: str
     stage: str
     start: float
-    """Seconds after the first bar, gaps cut."""
+    """Seconds after the first bar, gaps shortened."""
     seconds: float
     device: str
     lane: int
@@ -34,7 +37,7 @@ class Bar:
 
 
 def bars(trials: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]) -> list[Bar]:
-    """Return what ran, in lanes: two bars share a lane only where one ended before the other began."""
+    """Return the attempts in lanes: two bars share a lane only where one ended before the other began."""
     found = []
     for row in trials:
         if row["started_at"] and row["seconds"] is not None:
@@ -73,8 +76,8 @@ def _seconds(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
-def drawing(found: Sequence[Bar]) -> figures.Draw:
-    """Return the drawing of the bars: colour by stage, failed attempts hatched, named where there is room."""
+def timeline_plot(found: Sequence[Bar]) -> figures.Draw:
+    """Return the drawing of the bars: colour by stage, failed attempts hatched, labelled where there is room."""
 
     def draw(narrow: bool) -> Figure:
         width = 4.2 if narrow else 10.6
@@ -82,14 +85,14 @@ def drawing(found: Sequence[Bar]) -> figures.Draw:
         figure = figures.new(width, 0.42 * lanes + 1.05)
         axes = figure.subplots()
         end = max(bar.start + bar.seconds for bar in found)
-        unit, name = (60.0, "minutes") if end < 3 * 3600 else (3600.0, "hours")
+        unit, name = next(((u, n) for u, n, most in _UNITS if end < most), (3600.0, "hours"))
         points_per_second = 0.86 * width * 72 / end
         for bar in found:
             axes.barh(
                 bar.lane, bar.seconds / unit, left=bar.start / unit, height=0.74, lw=0.6, edgecolor="white",
-                color=figures.STAGE_COLOURS.get(bar.stage, figures.MUTED), hatch="////" if bar.failed else None,
+                color=STAGES.get(bar.stage, MUTED), hatch="////" if bar.failed else None,
             )  # fmt: skip
-            size = 6.5
+            size = 8.0
             if bar.seconds * points_per_second > len(bar.label) * size * 0.62 + 4:
                 middle = (bar.start + bar.seconds / 2) / unit
                 axes.text(middle, bar.lane, bar.label, ha="center", va="center", color="white", fontsize=size)
@@ -103,7 +106,7 @@ def drawing(found: Sequence[Bar]) -> figures.Draw:
 
         names = {"judge": "judge", "lora": "LoRA", "sample": "sampling", "grid": "classifiers"}
         stages = [s for s in names if any(bar.stage == s for bar in found)]
-        handles = [Patch(color=figures.STAGE_COLOURS[s], label=names[s]) for s in stages]
+        handles = [Patch(color=STAGES[s], label=names[s]) for s in stages]
         figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=8)
         return figure
 

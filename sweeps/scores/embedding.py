@@ -50,7 +50,7 @@ def _in_order(step: Step, place: Place) -> list[ImageRecord]:
     """Return the images plane by plane: Spanish, synthetic, African."""
     config: EmbeddingConfig = step.config
     real = [r for group in read_selection(place.of("images"), place.store.root).values() for r in group]
-    drawn = {}
+    drawn: dict[str, ImageRecord] = {}
     for need in step.in_role("shards"):
         folder = place.folder_of(need)
         drawn |= {(r := record_of(row, folder)).image_id: r for row in drawn_rows(folder)}

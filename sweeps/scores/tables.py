@@ -23,6 +23,7 @@ from sweeps.core.store import Done, Place
 from sweeps.core.tables import METRICS, read_rows, write_table
 from sweeps.grid.classifier import PREDICTIONS_FILE
 from sweeps.grid.plan import CellTrial
+from sweeps.scores.headline import headline_rows
 from sweeps.scores.plan import ScoresConfig
 from sweeps.scores.predictions import CellName, TestImages, known, read_predictions, score_columns
 from sweeps.scores.subgroups import TestContext, deduplicated_rows, subgroup_rows
@@ -64,6 +65,8 @@ def write_scores(step: Step, place: Place, report: Report) -> dict[str, Any]:
         if group:
             rows[cell] |= {**facts_of(group, done), "num_test": len(test.labels), **score_columns(measured[cell])}
             rows[cell] |= _hard_aucs(stacked[cell], test.labels)
+    headline = headline_rows(measured, models=config.models, num_images=len(test.labels))
+    write_table(place.out / "headline.parquet", "headline", headline)
     first = [{k: v for k, v in rows[cell].items() if k != "num_af"} for cell in wanted]
     write_table(place.out / "table1.parquet", "table1", first)
     write_table(place.out / "table2.parquet", "table2", [rows[cell] for cell in second])

@@ -1,7 +1,7 @@
 """The steps that make the catalog and the audit.
 
-In: an experiment. Out: steps. A folder of images is known by its listing (names, sizes, modification times), so a catalog
-is made again when the folder changes and not before.
+In: an experiment. Out: steps. A folder of images is known by its listing (names, sizes, modification times), so a
+catalog is made again when the folder changes and not before.
 """
 
 from __future__ import annotations

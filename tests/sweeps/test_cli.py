@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from sweeps.cli import main, parse_launch
-from sweeps.paths import RunPaths, write_json
-from sweeps.tables import SCHEMAS, write_table
+from sweeps.core.paths import RunPaths, write_json
+from sweeps.core.tables import SCHEMAS, write_table
 
 
 def call(capsys, *words) -> tuple[int, str, str]:
@@ -220,7 +220,7 @@ def test_a_table_of_another_schema_version_is_refused(small_run):
     import pyarrow.parquet as pq
 
     from fulora.errors import InputError
-    from sweeps.tables import read_table
+    from sweeps.core.tables import read_table
 
     file = small_run.table("table1")
     table = pq.read_table(file)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.paths import RunPaths
-from sweeps.tables import read_rows, read_table
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import read_rows, read_table
 from sweeps.trials import read_attempts
 
 from .clusters import RayProcesses, free_port

@@ -16,8 +16,8 @@ from fulora.experiment import Experiment
 from fulora.recipes import demo, paper
 from sweeps.cli import main
 from sweeps.compare import published_rows, write_published
-from sweeps.paths import RunPaths, write_json
-from sweeps.tables import METRICS, SCHEMAS, read_rows, write_table
+from sweeps.core.paths import RunPaths, write_json
+from sweeps.core.tables import METRICS, SCHEMAS, read_rows, write_table
 from sweeps.trials import plain
 
 KEPT = Path(__file__).parents[2] / "results" / "paper"

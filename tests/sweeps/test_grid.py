@@ -10,9 +10,9 @@ from fulora.classify.training import train_classifier
 from fulora.experiment import Amounts
 from sweeps import classifier_grid, grid_plan
 from sweeps.catalog import build_catalog
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 from sweeps.progress import Quiet
-from sweeps.tables import read_rows
+from sweeps.core.tables import read_rows
 from sweeps.trials import Attempt
 
 

@@ -27,7 +27,7 @@ from sweeps.image_sets import ImageSet
 from sweeps.progress import Quiet
 from sweeps.record import StageFailed
 from sweeps.sampling_actors import SampleShards
-from sweeps.tables import read_rows
+from sweeps.core.tables import read_rows
 
 CONFIG = SamplingConfig(images_per_plane=5, num_steps=1, batch_size=2)
 

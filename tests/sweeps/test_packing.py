@@ -19,9 +19,9 @@ from sweeps.engine.resources import Cluster
 from sweeps.experiment import make_plan, run
 from sweeps.lora_sweep import measure_rank, rank_trials
 from sweeps.packing import packed, share_of_gpu
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 from sweeps.progress import Quiet
-from sweeps.tables import read_rows
+from sweeps.core.tables import read_rows
 from sweeps.trials import Trial, read_attempts
 from sweeps.tuning import run_trials
 

@@ -18,9 +18,9 @@ import yaml
 
 from fulora.errors import InputError
 from sweeps.cli import main
-from sweeps.paths import RunPaths, write_json
+from sweeps.core.paths import RunPaths, write_json
 from sweeps.push import _sampled_rank, plan_upload
-from sweeps.tables import SCHEMAS, write_table
+from sweeps.core.tables import SCHEMAS, write_table
 from sweeps.trials import Attempt
 
 TOKEN = "hf_a_token_of_nobody"

@@ -22,11 +22,11 @@ from sweeps import lora_sweep
 from sweeps.catalog import read_catalog
 from sweeps.engine.options import ClusterOptions
 from sweeps.experiment import make_plan, run
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 from sweeps.progress import Quiet
 from sweeps.quality import measure_quality
 from sweeps.report import write_report
-from sweeps.tables import read_rows, write_table
+from sweeps.core.tables import read_rows, write_table
 from sweeps.trials import latest_success, read_attempts
 
 

@@ -17,7 +17,7 @@ from fulora.experiment import Experiment
 from sweeps import synthesis
 from sweeps.engine.resources import Cluster
 from sweeps.image_sets import ImageSet
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 from sweeps.progress import Quiet
 from sweeps.record import StageFailed
 from sweeps.sampling_actors import SampleShards

@@ -15,10 +15,10 @@ from fulora.errors import InputError
 from fulora.evaluate.scores import auc_from_hard_labels, auc_published, confusion_matrix, score
 from fulora.planes import PLANES, TESTED_PLANES
 from fulora.recipes import demo
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 from sweeps.scoring import write_score_tables
 from sweeps.subsets import duplicates
-from sweeps.tables import METRICS, SCHEMAS, export, read_rows, write_table
+from sweeps.core.tables import METRICS, SCHEMAS, export, read_rows, write_table
 from sweeps.trials import Attempt, Trial
 
 EXPERIMENT = replace(
@@ -28,7 +28,17 @@ EXPERIMENT = replace(
     ),
 )
 CELLS = [("ES", "ResNet18"), ("ES", "ViT b16"), ("HB", "ResNet18"), ("HB", "ViT b16"), ("AF", "ViT b16")]
-TABLES = ("table1", "table2", "confusion", "comparisons", "deduplicated", "breakdown", "calibration", "reliability")
+TABLES = (
+    "headline",
+    "table1",
+    "table2",
+    "confusion",
+    "comparisons",
+    "deduplicated",
+    "breakdown",
+    "calibration",
+    "reliability",
+)
 IMAGES = [f"african/test-{i:02d}" for i in range(48)]
 LABELS = np.array([1 + i % 5 % 4 for i in range(48)])
 PATIENTS = [f"african/{i // 3}" for i in range(48)]

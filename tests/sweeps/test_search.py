@@ -14,11 +14,11 @@ from fulora.experiment import Experiment
 from sweeps.cli import parse_launch
 from sweeps.engine.options import ClusterOptions
 from sweeps.experiment import run
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 from sweeps.progress import Quiet
 from sweeps.search import _scheduler, _trial, _Watch, candidates, search_lora
 from sweeps.search_space import LoraSearch
-from sweeps.tables import read_rows
+from sweeps.core.tables import read_rows
 from sweeps.trials import read_attempts
 
 SPACE = LoraSearch(

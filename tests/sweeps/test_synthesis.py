@@ -21,7 +21,7 @@ from sweeps import synthesis
 from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.image_sets import ImageSet
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 from sweeps.progress import Quiet
 
 CONFIG = SamplingConfig(images_per_plane=5, num_steps=2, batch_size=2)

@@ -8,7 +8,7 @@ import pytest
 from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
-from sweeps.paths import RunPaths
+from sweeps.core.paths import RunPaths
 from sweeps.progress import LiveBars, Quiet, shown
 from sweeps.trials import Attempt, Trial, missing, read_attempts
 from sweeps.tuning import Watch, run_trials
