@@ -178,7 +178,7 @@ class Amounts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Embedding:
+class EmbeddingConfig:
     """t-SNE of real and synthetic images. Source: paper section 2, Fig. 3."""
 
     images_per_source: int = 35
@@ -235,7 +235,7 @@ class Experiment:
     """How many synthetic images help."""
     judge: JudgeConfig = JudgeConfig()
     """The classifier that tells whether a synthetic image shows the plane that was asked for."""
-    embedding: Embedding = Embedding()
+    embedding: EmbeddingConfig = EmbeddingConfig()
     """t-SNE."""
     phantoms: PhantomConfig = PhantomConfig()
     """The built-in images, used where no folder is given."""

@@ -29,7 +29,7 @@ _LUMA = (np.float32(299), np.float32(587), np.float32(114))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ImageSet:
+class FeatureSet:
     """The images of one side; real ones with their patients."""
 
     pixels: np.ndarray
@@ -111,9 +111,9 @@ class CopyAudit:
 
 
 def audit_copies(
-    synthetic: ImageSet,
-    training: ImageSet,
-    heldout: ImageSet | None = None,
+    synthetic: FeatureSet,
+    training: FeatureSet,
+    heldout: FeatureSet | None = None,
     *,
     extractor: str,
     num_worst: int = NUM_WORST,
@@ -208,7 +208,7 @@ class _Nearest:
     distance_features: np.ndarray
 
     @classmethod
-    def of(cls, images: ImageSet, pixels: np.ndarray, features: np.ndarray, block: int) -> _Nearest:
+    def of(cls, images: FeatureSet, pixels: np.ndarray, features: np.ndarray, block: int) -> _Nearest:
         """Return those of `images` among thumbnails and features of length 1."""
         own = _thumbnails(images.pixels, block)
         # Turning the one is turning the other.
@@ -296,7 +296,9 @@ def _ratios(distances: np.ndarray, yardsticks: np.ndarray) -> np.ndarray:
     return np.divide(distances, yardsticks, out=none, where=np.broadcast_to(yardsticks > 0, distances.shape)).min(1)
 
 
-def _faults(synthetic: ImageSet, training: ImageSet, heldout: ImageSet | None, num_worst: int, block: int) -> list[str]:
+def _faults(
+    synthetic: FeatureSet, training: FeatureSet, heldout: FeatureSet | None, num_worst: int, block: int
+) -> list[str]:
     """Return every fault of what the audit was given."""
     sides = {"synthetic": synthetic, "training": training} | ({"heldout": heldout} if heldout is not None else {})
     found = [one for name, side in sides.items() for one in _faults_of(name, side, 0 if name == "heldout" else 1)]
@@ -320,7 +322,7 @@ def _faults(synthetic: ImageSet, training: ImageSet, heldout: ImageSet | None, n
     return found
 
 
-def _faults_of(name: str, side: ImageSet, least: int) -> list[str]:
+def _faults_of(name: str, side: FeatureSet, least: int) -> list[str]:
     found: list[str] = []
     shape, kind = side.pixels.shape, side.pixels.dtype
     if kind != np.uint8 or side.pixels.ndim not in (3, 4) or (side.pixels.ndim == 4 and shape[3] != 3):

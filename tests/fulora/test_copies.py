@@ -10,7 +10,7 @@ import pytest
 
 from fulora.errors import InputError
 from fulora.evaluate import copies
-from fulora.evaluate.copies import CopyAudit, ImageSet, audit_copies
+from fulora.evaluate.copies import CopyAudit, FeatureSet, audit_copies
 
 
 def scenes(num: int, seed: int, side: int = 64) -> np.ndarray:
@@ -34,8 +34,8 @@ def features_of(images: np.ndarray) -> np.ndarray:
     return np.maximum(flat @ weights / 100, 0).astype(np.float32)
 
 
-def image_set(images: np.ndarray, name: str, *, per_patient: int = 1) -> ImageSet:
-    return ImageSet(
+def image_set(images: np.ndarray, name: str, *, per_patient: int = 1) -> FeatureSet:
+    return FeatureSet(
         pixels=images,
         features=features_of(images),
         image_ids=[f"{name} {row}" for row in range(len(images))],
@@ -146,7 +146,7 @@ def test_blocks_give_what_all_differences_give(block: int) -> None:
 
 
 @pytest.mark.parametrize("empty", [None, image_set(HELDOUT[:0], "heldout")])
-def test_without_heldout_images_nothing_is_said_of_too_close(empty: ImageSet | None) -> None:
+def test_without_heldout_images_nothing_is_said_of_too_close(empty: FeatureSet | None) -> None:
     images = np.concatenate([scenes(5, seed=3), TRAINING[9:10]])
     training = dataclasses.replace(image_set(TRAINING, "training"), patient_ids=())
     audit = audit_copies(image_set(images, "synthetic"), training, empty, extractor="", num_worst=2)
