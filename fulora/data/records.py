@@ -7,13 +7,6 @@ opens anywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-Source = Literal["spanish", "african", "synthetic"]
-"""Where an image comes from. Synthetic images are drawn by a diffusion model; the other two are read from disk."""
-
-Split = Literal["train", "test"]
-"""The published split. What is trained on is a regime's business."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -161,7 +161,8 @@ def test_the_released_protocol_trains_blocks_and_text_encoder_on_buckets(small_b
     weights = read_adapter(tmp_path / "out", base)
     # Clip skip leaves the last layer of the text encoder out, so its B stays zero.
     moved = {name for name, matrix in weights.up.items() if matrix.any()}
-    assert weights.trains_text and weights.up.keys() - moved == {name for name in weights.up if ".layers.1." in name}
+    assert {name.split(".")[0] for name in weights.down} == {"unet", "text_encoder"}
+    assert weights.up.keys() - moved == {name for name in weights.up if ".layers.1." in name}
     assert result.num_trainable == sum(m.numel() for side in (weights.down, weights.up) for m in side.values())
     with pytest.raises(InputError, match="below bucket_step_px"):
         small = [*images[:3], images[3][:4]]
