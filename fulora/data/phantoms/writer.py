@@ -7,19 +7,19 @@ Source: the layouts of Zenodo 3904280 (Burgos-Artizzu et al. 2020) and Zenodo 75
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
-from fulora.data.phantoms.batches import Examination, african_examinations, render, spanish_examinations
+from fulora.data.layouts import ListedImage, write_source
+from fulora.data.phantoms.batches import african_examinations, render, spanish_examinations
 from fulora.data.phantoms.machines import AFRICAN_MACHINES
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import TESTED_PLANES
@@ -82,8 +82,8 @@ def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
             fault("phantoms folder", str(folder), f"cannot be written ({error.strerror})", "Choose another place.")
         ) from error
     try:
-        _write_spanish(partial / "spanish", config, seed)
-        _write_african(partial / "african", config, seed)
+        write_source(partial / "spanish", "spanish", _spanish(config, seed))
+        write_source(partial / "african", "african", _african(config, seed))
         (partial / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         # mkdtemp makes a folder for this user alone; the finished one follows the user's own habits.
         umask = os.umask(0)
@@ -109,45 +109,36 @@ def _is_complete(folder: Path, record: dict) -> bool:
     raise InputError(fault("phantoms folder", str(folder), held, "Choose another folder, or delete this one."))
 
 
-def _write_spanish(folder: Path, config: PhantomConfig, seed: int) -> None:
-    """Write the Spanish-like source in its published layout."""
-    (folder / "Images").mkdir(parents=True)
-    columns = ("Image_name", "Patient_num", "Plane", "Brain_plane", "Operator", "US_Machine", "Train ")
-    rows = []
+def _spanish(config: PhantomConfig, seed: int) -> Iterator[tuple[ListedImage, np.ndarray]]:
+    """Yield the Spanish-like images."""
     for exam in spanish_examinations(config.num_spanish, seed=seed, images_per_patient=config.images_per_patient):
         code = SPANISH_PLANE_CODES[exam.plane.name]
-        name = f"Patient{exam.patient:05d}_Plane{code}_{exam.number}_of_{exam.of}"
-        Image.fromarray(render(exam, seed=seed)).save(folder / "Images" / f"{name}.png")
-        section = "Trans-thalamic" if exam.plane.name == "brain" else "Not A Brain"
-        operator = _OPERATORS[exam.patient % len(_OPERATORS)]
-        rows.append((name, exam.patient, exam.plane.label, section, operator, exam.machine.name, 1))
-    _write_csv(folder / "FETAL_PLANES_DB_data.csv", columns, rows, delimiter=";")
+        listed = ListedImage(
+            name=f"Patient{exam.patient:05d}_Plane{code}_{exam.number}_of_{exam.of}",
+            patient=exam.patient,
+            plane=exam.plane.label,
+            train=True,
+            machine=exam.machine.name,
+            operator=_OPERATORS[exam.patient % len(_OPERATORS)],
+            brain_plane="Trans-thalamic" if exam.plane.name == "brain" else "Not A Brain",
+        )
+        yield listed, render(exam, seed=seed)
 
 
-def _write_african(folder: Path, config: PhantomConfig, seed: int) -> None:
-    """Write the African-like source in its published layout; patients are numbered from 1 in each country."""
-    folder.mkdir(parents=True)
+def _african(config: PhantomConfig, seed: int) -> Iterator[tuple[ListedImage, np.ndarray]]:
+    """Yield the African-like images; patients are numbered from 1 in each country."""
     num_centres = len(AFRICAN_MACHINES)
-    for country in AFRICAN_MACHINES:
-        (folder / country).mkdir()
     train = list(african_examinations(config.num_african_train))
     first_test_patient = train[-1].patient + 1 if train else 1
     test = african_examinations(config.num_african_test, first_patient=first_test_patient)
-    marked: Iterable[tuple[int, Examination]] = chain(((1, exam) for exam in train), ((0, exam) for exam in test))
-    rows = []
-    for is_train, exam in marked:
+    for is_train, exam in chain(((True, exam) for exam in train), ((False, exam) for exam in test)):
         country = exam.machine.name
         number = (exam.patient - 1) // num_centres + 1
-        name = f"patient{number:03d}_{COUNTRY_CODES[country]}_plane{TESTED_PLANES.index(exam.plane)}"
-        Image.fromarray(render(exam, seed=seed)).save(folder / country / f"{name}.png")
-        rows.append((number, exam.plane.label, is_train, country, name))
-    columns = ("Patient_num", "Plane", "Train", "Center", "Filename")
-    _write_csv(folder / "African_planes_database.csv", columns, rows, delimiter=",")
-
-
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple], *, delimiter: str) -> None:
-    """Write a table as the published files are."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        listed = ListedImage(
+            name=f"patient{number:03d}_{COUNTRY_CODES[country]}_plane{TESTED_PLANES.index(exam.plane)}",
+            patient=number,
+            plane=exam.plane.label,
+            train=is_train,
+            centre=country,
+        )
+        yield listed, render(exam, seed=seed)
