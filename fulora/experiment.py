@@ -194,7 +194,9 @@ class EmbeddingConfig:
                 fault("embedding.images_per_source", self.images_per_source, "must be at least 2", "Paper: 35.")
             )
         if self.feature_weights is not None and not self.feature_weights.is_dir():
-            found.append(fault("embedding.feature_weights", str(self.feature_weights), "is no folder", "See --help."))
+            found.append(
+                fault("embedding.feature_weights", str(self.feature_weights), "is not a directory", "See --help.")
+            )
         return found
 
 
@@ -277,7 +279,7 @@ class Experiment:
         for name in ("spanish", "african"):
             folder = getattr(self, name)
             if folder is not None and not folder.is_dir():
-                found.append(fault(name, str(folder), "is no folder", f"Give --{name} the folder with the images."))
+                found.append(fault(name, str(folder), "is not a directory", f"Give the images by --{name}."))
         if self.data_required and self.spanish is None and self.african is None:
             found.append(
                 fault(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fulora.data.records import ImageRecord
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for a file that is no image, truncated, corrupt or too large."""
+"""What Pillow raises for a file that is not an image, truncated, corrupt or too large."""
 
 _CHUNK = 64
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -44,7 +44,7 @@ def num_threads() -> int:
 
 def reason(error: Exception) -> str:
     """Return why an image cannot be decoded; Pillow's own text for a file of another kind names a memory address."""
-    return "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+    return "not an image file" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def open_verified(data: bytes) -> Image.Image:
@@ -194,16 +194,16 @@ class PixelRows:
 
 
 def write_store(folder: Path, records: Sequence[ImageRecord], resolution_px: int) -> None:
-    """Write a pixel store of the records; a finished store of the same images and resolution is left as it is.
+    """Write a pixel store of the records; a complete store of the same images and resolution is kept.
 
-    The pixels carry a hash of their content in their name and the index is renamed into place last, so a reader sees
-    the old store or the new one, never half of one. Raises InputError for an image that cannot be decoded or an id
-    that is there twice, OSError where the disk cannot be written.
+    The name of the pixel file holds a hash of its content and the index is renamed into place last, so a reader sees
+    the old store or the new one, never a partial one. Raises InputError for an image that cannot be decoded or a
+    repeated id, OSError where the disk cannot be written.
     """
     ids = [record.image_id for record in records]
     if len(set(ids)) != len(ids):
         twice = Counter(ids).most_common(1)[0][0]
-        raise InputError(fault("image_id", twice, "is in the records twice", "Give every image once."))
+        raise InputError(fault("image_id", twice, "occurs twice in the records", "Give every image once."))
     folder = Path(folder)
     shape = (len(records), resolution_px, resolution_px, 3)
     content = hashlib.sha256(json.dumps([shape, [(r.image_id, r.sha256) for r in records]]).encode()).hexdigest()
@@ -274,8 +274,8 @@ def _load(path: Path | str, sha256: str = "") -> Image.Image:
         image = decode(Image.open(io.BytesIO(data)))
     except UNREADABLE as error:
         raise InputError(
-            fault("image", str(path), f"cannot be decoded ({reason(error)})", "Fetch the file again.")
+            fault("image", str(path), f"cannot be decoded ({reason(error)})", "Get the file again.")
         ) from error
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise InputError(fault("image", str(path), "is not the file that the catalog lists", "Make the catalog again."))
+        raise InputError(fault("image", str(path), "is not the file in the catalog", "Build the catalog again."))
     return image

@@ -67,7 +67,7 @@ def test_a_wrong_checksum_leaves_nothing(zenodo, tmp_path):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"<html>maintenance</html>", "something else than JSON"),
+        (b"<html>maintenance</html>", "does not answer with JSON"),
         ({"id": 3904280, "metadata": {"access_right": "closed"}}, r"names 0 files \*\.zip"),
         ({"files": [{"key": "a.zip", "size": 5, "links": {"self": "http://h/a"}}]}, r"names 0 files"),
         (
@@ -91,7 +91,7 @@ def test_no_record_and_no_server_are_said(zenodo, tmp_path):
         fetch("spanish", tmp_path, api=zenodo.api, waits=FAST)
     with pytest.raises(InputError, match=r"failed 4 times, last: .*refused"):
         fetch("spanish", tmp_path, api="http://127.0.0.1:9/api/records", waits=FAST)
-    with pytest.raises(InputError, match="no http address"):
+    with pytest.raises(InputError, match="not an http address"):
         fetch("spanish", tmp_path, api=str(tmp_path), waits=FAST)
     assert left_in(tmp_path) == []
     assert Fetch(sources=("spanish",), to=tmp_path).api == API
@@ -119,7 +119,7 @@ def test_a_folder_of_something_else_is_left_alone(marker, name, zenodo, tmp_path
     mine.write_text("x")
     if marker:
         (mine.parent / MARKER_NAME).write_text(marker)
-    with pytest.raises(InputError, match="did not put there"):
+    with pytest.raises(InputError, match="did not write"):
         fetch("spanish", tmp_path, api=zenodo.api, waits=FAST)
     assert mine.read_text() == "x" and zenodo.asked == []
 

@@ -31,7 +31,7 @@ def test_a_disk_that_refuses_the_download_keeps_what_is_there(zenodo, tmp_path):
     zenodo.hold("spanish", content)
     done = run(command(zenodo, tmp_path, "spanish"), preexec_fn=limited(20_000))
     assert done.returncode == 2
-    assert "has no room left (File too large)" in done.stderr and "goes on from there" in done.stderr
+    assert "has no space left (File too large)" in done.stderr and "same command again to resume" in done.stderr
     (part,) = tmp_path.iterdir()
     assert part.read_bytes() == content[:20_000]
     fetch("spanish", tmp_path, api=zenodo.api, waits=FAST)
@@ -44,7 +44,7 @@ def test_a_disk_that_refuses_the_unpacking_leaves_the_archive_alone(zenodo, tmp_
     zenodo.hold(source, content)
     done = run(command(zenodo, tmp_path, source), preexec_fn=limited(500_000))
     assert done.returncode == 2
-    assert "has no room left (File too large)" in done.stderr and "the archive does" in done.stderr
+    assert "has no space left (File too large)" in done.stderr and "the archive is kept" in done.stderr
     (part,) = tmp_path.iterdir()
     assert part.read_bytes() == content
     zenodo.asked = []
@@ -82,7 +82,9 @@ def test_a_full_disk_while_downloading(zenodo, tmp_path):
         f'cat /dev/zero > "{disk}/filler"; touch "{flag}"; wait; ls -A "{disk}"'
     )
     done = in_small_disk(disk, "size=4m", script, *command(zenodo, disk, "spanish"))
-    assert "has no room left (No space left on device)" in done.stderr and "goes on from there" in done.stderr
+    assert (
+        "has no space left (No space left on device)" in done.stderr and "same command again to resume" in done.stderr
+    )
     code, part, filler = done.stdout.split("\n")[:3]
     assert (code, filler) == ("code 2", "filler") and part.startswith(".spanish-")
 
@@ -103,7 +105,7 @@ def test_a_full_disk_while_unpacking(zenodo, tmp_path):
         f'"$@"; echo code $?; ls -A "{tmp_path}"',
         *command(zenodo, tmp_path, "spanish"),
     )
-    assert "has no room left (No space left on device)" in done.stderr
+    assert "has no space left (No space left on device)" in done.stderr
     code, part, end = done.stdout.split("\n")
     assert code == "code 2" and part.startswith(".spanish-") and end == ""
 

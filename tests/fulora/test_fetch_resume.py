@@ -25,7 +25,7 @@ def test_a_cut_connection_goes_on_where_it_was_cut(zenodo, tmp_path):
     fetch("spanish", tmp_path, api=zenodo.api, waits=FAST, progress=Noted(said))
     assert [part for _, part in zenodo.asked[1:]] == ["", "bytes=10000-", "bytes=15000-"]
     assert zenodo.sent_bytes == len(content)  # no byte twice
-    assert sum("trying again" in text for text in said) == 2
+    assert sum("retrying" in text for text in said) == 2
     assert len(read_source(tmp_path / "spanish", source="spanish")) == 6
 
 
@@ -33,7 +33,7 @@ def test_a_line_that_is_cut_again_and_again_ends_in_words_and_the_next_call_goes
     content = zip_of(tree("spanish"))
     zenodo.hold("spanish", content)
     zenodo.cuts = [1000] * 4
-    with pytest.raises(InputError, match=r"failed 4 times.*same command goes on from there") as error:
+    with pytest.raises(InputError, match=r"failed 4 times.*same command again to resume") as error:
         fetch("spanish", tmp_path, api=zenodo.api, waits=FAST)
     (part,) = tmp_path.iterdir()
     assert str(part) in str(error.value)
@@ -106,6 +106,6 @@ def test_a_killed_command_goes_on_in_the_next(zenodo, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'spanish'}\n"
     assert zenodo.asked[1][1] == f"bytes={half}-"
-    assert "unpacked, checked and complete; the archive is deleted: 32 files" in done.stderr
+    assert "unpacked, verified and complete; archive deleted: 32 files" in done.stderr
     assert len(read_source(tmp_path / "spanish", source="spanish")) == 30
-    assert "already there" in run(command(zenodo, tmp_path, "spanish")).stderr
+    assert "already complete" in run(command(zenodo, tmp_path, "spanish")).stderr

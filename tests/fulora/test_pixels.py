@@ -237,7 +237,7 @@ def test_failed_write_leaves_the_old_store_and_no_rubbish(tmp_path: Path, record
 
 def test_image_changed_since_the_catalog(tmp_path: Path, records: list[ImageRecord]) -> None:
     record(tmp_path / "1.png", 77)
-    with pytest.raises(InputError, match="not the file that the catalog lists"):
+    with pytest.raises(InputError, match="not the file in the catalog"):
         write_store(tmp_path / "store", records, 8)
     unknown = [dataclasses.replace(one, sha256="") for one in records]
     write_store(tmp_path / "store", unknown, 8)

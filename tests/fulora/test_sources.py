@@ -154,16 +154,16 @@ def test_bad_parquet(tmp_path: Path) -> None:
 
     path = tmp_path / "images.parquet"
     path.write_bytes(b"PAR1 no")
-    assert "no Parquet file" in faults(FOLDER.read, tmp_path)[0]
+    assert "not a Parquet file" in faults(FOLDER.read, tmp_path)[0]
     pandas.DataFrame({"file_name": ["a.png"], "plane": ["brain"]}).to_parquet(path)
     (fault,) = faults(FOLDER.read, tmp_path)
     assert "'patient' is missing" in fault
     pandas.DataFrame({"file_name": ["a.png"], "plane": [None], "patient": [None]}).to_parquet(path)
     found = faults(FOLDER.read, tmp_path)
-    assert [word for word in ("plane", "patient", "not there") if any(word in f for f in found)] == [
+    assert [word for word in ("plane", "patient", "does not exist") if any(word in f for f in found)] == [
         "plane",
         "patient",
-        "not there",
+        "does not exist",
     ]
 
 

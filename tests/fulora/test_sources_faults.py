@@ -24,7 +24,7 @@ def test_missing_folder(read: Callable[[Path], list[ImageRecord]], tmp_path: Pat
 
 def test_file_instead_of_folder(read: Callable[[Path], list[ImageRecord]], layout: Reader, tmp_path: Path) -> None:
     (fault,) = faults(read, layout.write(tmp_path) / layout.list_name)
-    assert "not a folder" in fault
+    assert "is not a directory" in fault
 
 
 def test_empty_folder(read: Callable[[Path], list[ImageRecord]], tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_wrong_column_and_all_missing_ones_at_once(layout: Reader, tmp_path: Pat
 def test_repeated_column(layout: Reader, tmp_path: Path) -> None:
     layout.write(tmp_path, columns=(*layout.columns, layout.plane))
     (fault,) = faults(layout.read, tmp_path)
-    assert "is there 2 times" in fault
+    assert "occurs 2 times" in fault
 
 
 def test_listed_image_that_is_not_there(
@@ -63,7 +63,7 @@ def test_listed_image_that_is_not_there(
     (tmp_path / rows[2][1]).unlink()
     (fault,) = faults(read, tmp_path)
     assert rows[2][1] in fault
-    assert "is not there" in fault
+    assert "does not exist" in fault
     assert "line 4" in fault
 
 
@@ -133,7 +133,7 @@ def test_short_row(layout: Reader, tmp_path: Path) -> None:
         file.write(f"a{layout.separator}b\n")
     short, missing = faults(layout.read, tmp_path)
     assert f"has 2 cells, the header {len(layout.columns)}" in short
-    assert "is not there" in missing
+    assert "does not exist" in missing
     (tmp_path / layout.list_name).write_text(layout.separator.join(layout.columns) + f"\na{layout.separator}b\n")
     assert "has 2 cells" in faults(layout.read, tmp_path)[0]
 
@@ -158,7 +158,7 @@ def test_path_outside_the_folder(tmp_path: Path) -> None:
         cells = {"file_name": name, "plane": "brain", "patient": "1", "centre": "", "machine": "", "split": ""}
         rows = [(cells, "x.png")]
         (fault,) = faults(FOLDER.read, FOLDER.write(tmp_path, rows))
-        assert "no path below the folder" in fault
+        assert "not a path inside the directory" in fault
 
 
 def test_the_other_source(tmp_path: Path) -> None:
