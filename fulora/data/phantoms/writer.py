@@ -1,4 +1,4 @@
-"""Phantoms on disk in the two published layouts, so that the ordinary readers read them.
+"""Phantoms on disk in the two published layouts, for the same readers as the real images.
 
 In: how many images, a seed, a folder. Out: `folder/spanish` (FETAL_PLANES_DB_data.csv, Images/*.png) and
 `folder/african` (African_planes_database.csv, COUNTRY/*.png), written beside and renamed into place when complete.
@@ -25,10 +25,10 @@ from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import TESTED_PLANES
 
 LOOK_VERSION = 2
-"""Raised when the same configuration and seed give other images, so that no folder of an older look is reused."""
+"""Increased when the same configuration and seed give other images, so that older directories are not reused."""
 
 RECORD_NAME = "phantoms.json"
-"""File that says what a complete folder was made from."""
+"""File with the configuration and seed of a complete directory."""
 
 SPANISH_PLANE_CODES = {"other": 1, "abdomen": 2, "brain": 3, "femur": 5, "thorax": 6}
 """Plane numbers in the published Spanish file names (4 is the maternal cervix)."""
@@ -41,7 +41,7 @@ _OPERATORS = ("Op. 1", "Op. 2", "Op. 3", "Other")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomConfig:
-    """How many phantoms are written."""
+    """Numbers of phantoms to write."""
 
     num_spanish: int = 600
     """Spanish-like images, all in the training split; balanced where a multiple of 5 * images_per_patient."""
@@ -65,9 +65,9 @@ class PhantomConfig:
 
 
 def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
-    """Write both sources under `folder`; a complete folder of the same configuration and seed is left as it is.
+    """Write both sources under `folder`; a complete directory of the same configuration and seed is kept.
 
-    Raises InputError for a faulty configuration, a folder that holds something else, and one that cannot be written.
+    Raises InputError for an invalid configuration, and for a directory that holds other files or cannot be written.
     """
     raise_if_any(config.faults())
     folder = Path(folder)
@@ -85,7 +85,7 @@ def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
         write_source(partial / "spanish", "spanish", _spanish(config, seed))
         write_source(partial / "african", "african", _african(config, seed))
         (partial / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        # mkdtemp makes a folder for this user alone; the finished one follows the user's own habits.
+        # mkdtemp creates a directory for this user alone; the finished one follows the umask.
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)
@@ -96,7 +96,7 @@ def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
 
 
 def _is_complete(folder: Path, record: dict) -> bool:
-    """Return whether the folder holds exactly these phantoms; raise InputError where it holds something else."""
+    """Return whether the directory holds exactly these phantoms; raise InputError where it holds other files."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
@@ -105,8 +105,8 @@ def _is_complete(folder: Path, record: dict) -> bool:
         found = None
     if found == record:
         return True
-    held = "holds phantoms of another configuration, seed or version" if found else "holds something else"
-    raise InputError(fault("phantoms folder", str(folder), held, "Choose another folder, or delete this one."))
+    held = "holds phantoms of another configuration, seed or version" if found else "holds other files"
+    raise InputError(fault("phantoms folder", str(folder), held, "Choose another directory, or delete this one."))
 
 
 def _spanish(config: PhantomConfig, seed: int) -> Iterator[tuple[ListedImage, np.ndarray]]:
