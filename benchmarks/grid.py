@@ -402,7 +402,7 @@ def ray_overhead(options: Options, scratch: Path) -> dict[str, Any]:
     from sweeps.engine.connection import connected
     from sweeps.engine.options import ClusterOptions
     from sweeps.paths import RunPaths
-    from sweeps.progress import Quiet
+    from sweeps.console.progress import Quiet
     from sweeps.trials import Trial
     from sweeps.tuning import run_trials
 

@@ -27,7 +27,7 @@ from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths
-from sweeps.progress import Quiet
+from sweeps.console.progress import Quiet
 from sweeps.sampling_actors import SampleShards, draw_shards
 from sweeps.synthesis import RunFolder, assemble, missing_shards
 

@@ -13,6 +13,7 @@ from fulora.data.records import ImageRecord
 from fulora.diffusion.base_files import check_base, check_hub
 from fulora.errors import InputError, raise_if_any
 from fulora.experiment import Experiment
+from sweeps.console.progress import Progress
 from sweeps.core.attempts import Attempt
 from sweeps.core.files import check_writable, remove_leftovers, write_json
 from sweeps.core.hashing import data_hash, to_jsonable
@@ -23,7 +24,6 @@ from sweeps.core.step import STAGES, Stage, Step, closure
 from sweeps.core.tables import SCHEMA_VERSION
 from sweeps.engine.options import ClusterOptions
 from sweeps.images.rank_choice import read_choice
-from sweeps.progress import Progress
 from sweeps.session import Session
 from sweeps.sources.catalog import read_catalog
 from sweeps.study import Plan, make_plan, plan_catalog

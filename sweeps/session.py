@@ -6,11 +6,12 @@ of what ran (stages, steps, notes).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from sweeps.console.progress import Progress, Shown
 from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.execution import Executor
 from sweeps.core.paths import RunPaths
@@ -19,7 +20,7 @@ from sweeps.core.store import Damaged, Done
 from sweeps.core.tables import read_rows, write_table, write_trials
 from sweeps.engine.in_process import InProcess
 from sweeps.engine.options import ClusterOptions
-from sweeps.progress import Progress, Shown
+from sweeps.engine.resources import Cluster
 
 TRIAL_STAGES = ("judge", "lora", "search", "grid")
 """Kinds whose attempts are rows of trials.parquet."""
@@ -39,6 +40,7 @@ class Session:
         self._done: dict[str, Done | None] = {}
         self._stack = ExitStack()
         self._on_ray: Executor | None = None
+        self._cluster: Cluster | None = None
 
     def __enter__(self) -> Session:
         return self
@@ -88,16 +90,32 @@ class Session:
             for step in todo:
                 self._done.pop(step.key, None)
 
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster, joined or started when it is first asked for."""
+        if self._cluster is None:
+            from sweeps.engine.connection import connected
+
+            self._cluster = self._stack.enter_context(connected(self.options, self.progress.say))
+            self.where = str(self._cluster)
+            self.progress.say(f"running on {self._cluster}")
+        return self._cluster
+
     def _ray(self) -> Executor:
         if self._on_ray is None:
-            from sweeps.engine.connection import connected
             from sweeps.engine.on_ray import OnRay
 
-            cluster = self._stack.enter_context(connected(self.options, self.progress.say))
-            self.where = str(cluster)
-            self.progress.say(f"running on {cluster}")
-            self._on_ray = OnRay(cluster, self.options)
+            self._on_ray = OnRay(self.cluster, self.options)
         return self._on_ray
+
+    @contextmanager
+    def watching(self, num_steps: int) -> Iterator[None]:
+        """Show work that is no graph of steps: a search, images for another place."""
+        self.watch.begin_work(num_steps)
+        try:
+            yield
+        finally:
+            self.watch.end()
 
     @property
     def failed(self) -> list[Attempt]:

@@ -69,12 +69,12 @@ class Plan:
         """The step that chooses the rank; None where it is given."""
         if self.experiment.choose_rank == "given" or self.real is None:
             return None
-        compared = [(which, self._features_of(which)) for which in self._compared]
+        compared = [(which, self._features_of(which)) for which in self.compared]
         real = (self.features["learned"], self.features["others"])
         return choice_step(self.experiment, compared, self.real, real)
 
     @property
-    def _compared(self) -> list[SyntheticSet]:
+    def compared(self) -> list[SyntheticSet]:
         """Every rank's set as if another rank were chosen."""
         few = self.experiment.compare_per_plane
         return [

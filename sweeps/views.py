@@ -18,7 +18,7 @@ from sweeps.core.hashing import content_hash, to_jsonable
 from sweeps.core.paths import RunPaths, rank_label
 from sweeps.core.step import Step
 from sweeps.core.store import Store
-from sweeps.core.tables import AUDITED, write_table
+from sweeps.core.tables import AUDITED, SCHEMAS, write_table
 from sweeps.images.quality import audited_columns
 from sweeps.images.quality_plan import QUALITY
 from sweeps.images.rows import drawn_rows
@@ -54,7 +54,7 @@ def show(plan: Plan, summaries: Iterable[Step], paths: RunPaths, is_done: IsDone
     embedding = [plan.embedding] if plan.embedding is not None else []
     for step in (*summaries, *embedding):
         if is_done(step):
-            for file in sorted(store.folder(step).glob("*.parquet")):
+            for file in sorted(f for f in store.folder(step).glob("*.parquet") if f.stem in SCHEMAS):
                 link_file(paths.root / file.name if file.name in _TOP_FILES else paths.table(file.stem), file)
     if not any(step.kind.name == SCORES.name for step in summaries):
         return

@@ -51,8 +51,18 @@ def attempt_of(step: Step, status: Status, number: int, **known: Any) -> Attempt
 
 
 def flat_config(step: Step) -> dict[str, Any]:
-    """Return a step's configuration as plain values."""
-    return dict(to_jsonable(step.config))
+    """Return a step's configuration as plain values: the fields of nested configurations stand beside its own, under
+    their own name where that is free, else with the nested one's before it."""
+    return _flat(to_jsonable(step.config))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            for inner, leaf in _flat(value).items():
+                found[inner if inner not in found else f"{name}_{inner}"] = leaf
+    return found
 
 
 def success_of(step: Step, record: Done) -> Attempt:

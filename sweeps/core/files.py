@@ -49,7 +49,7 @@ def remove_leftovers(root: Path) -> None:
         remove(leftover)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, field: str = "out") -> None:
     """Make the folder and write one file into it; raises InputError where that cannot be done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,4 +58,5 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         rule = f"cannot be written ({error.strerror or type(error).__name__})"
-        raise InputError(fault("out", str(folder), rule, "Give --out a folder on a disk you can write to.")) from error
+        remedy = f"Give --{field} a directory on a disk you can write to."
+        raise InputError(fault(field, str(folder), rule, remedy)) from error

@@ -7,6 +7,7 @@ Tune, Ray Core and Ray Data. Nothing limits a trial's GPU memory: fractions only
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,9 +97,8 @@ def prepare_worker(num_threads: int, *, on_gpu: bool) -> None:
 
 def placement() -> dict[str, str | None]:
     """Return the node this process runs on and the GPUs Ray gave it; None outside Ray, `gpu_ids` None without GPUs."""
-    import ray
-
-    if not ray.is_initialized():
+    ray = sys.modules.get("ray")  # outside of Ray's workers it is not worth its import
+    if ray is None or not ray.is_initialized():
         return {"node": None, "gpu_ids": None}
     context = ray.get_runtime_context()
     return {

@@ -97,6 +97,14 @@ def cells_of(experiment: Experiment) -> list[Cell]:
     return cells
 
 
+def cell_label(cell: Cell, experiment: Experiment) -> str:
+    """Return what a person calls a cell: `HB+DA, ViT b16, seed 0`."""
+    label = f"{cell.regime}, {cell.classifier.model}"
+    if cell.sizes is not None:
+        label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
+    return label + (f", seed {cell.seed_index}" if experiment.grid.num_seeds > 1 else "")
+
+
 def scaling_sizes(experiment: Experiment) -> list[RegimeSizes]:
     """Return the numbers of images of every training set that asks how many synthetic images help, in its order."""
     return [
@@ -201,9 +209,6 @@ class GridPlan:
         experiment, step_of = self.experiment, self.synthetic.step_of
         images = [r.image_id for records in selection.roles.values() for r in records if not r.path]
         shards = tuple({step_of[i].key: step_of[i] for i in images}.values())
-        label = f"{cell.regime}, {cell.classifier.model}"
-        if cell.sizes is not None:
-            label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
         needs = {"images": (selection.step,), "test": (self.test.step,), "shards": shards}
         drops = bool(shards) and experiment.drop_duplicates
         if drops and self.audit is not None:
@@ -213,7 +218,7 @@ class GridPlan:
         num_images = sum(map(len, selection.roles.values()))
         return Step(
             kind=GRID,
-            label=label + (f", seed {cell.seed_index}" if experiment.grid.num_seeds > 1 else ""),
+            label=cell_label(cell, experiment),
             config=CellTrial(
                 regime=cell.regime,
                 classifier=replace(classifier, weights=None),

@@ -10,7 +10,7 @@ import hashlib
 import io
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from fulora.errors import InputError, fault
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place
 from sweeps.core.tables import write_table
+from sweeps.engine.resources import placement
 from sweeps.images.rows import ROWS_FILE
 from sweeps.images.sets import BaseModel, ShardConfig
 
@@ -59,12 +60,12 @@ def draw_shard(step: Step, place: Place, report: Report) -> dict[str, Any]:
     """Draw a shard and write its files."""
     config: ShardConfig = step.config
     adapter = place.of("adapter") if "adapter" in step.needs else None
-    # One sampler for both of the scheduler's names: which one draws is in each row.
-    sampler = open_sampler(config.base, adapter, _both(config.sampling))
+    # Loaded once for both samplers: each row names the one that draws it.
+    sampler = open_sampler(config.base, adapter, replace(config.sampling, samplers=("euler", "unipc")))
     about = {
         "adapter": step.need("adapter").key if adapter else f"{config.base.identity}-{config.base.resolution_px}",
         "rank": config.rank, "num_steps": config.sampling.num_steps, "guidance": config.sampling.guidance,
-        "base": sampler.base.name, "device": str(sampler.base.device),
+        "base": sampler.base.name, "device": str(sampler.base.device), **placement(),
     }  # fmt: skip
     rows = []
     for row, image in zip(config.rows, sampler.sample(list(config.rows)), strict=True):
@@ -75,12 +76,6 @@ def draw_shard(step: Step, place: Place, report: Report) -> dict[str, Any]:
         rows.append(known)
     write_table(place.out / ROWS_FILE, "metadata", rows)
     return {"num_images": len(rows), "device": about["device"]}
-
-
-def _both(config: SamplingConfig) -> SamplingConfig:
-    from dataclasses import replace
-
-    return replace(config, samplers=("euler", "unipc"))
 
 
 def encoded(row: SampleRow, image: np.ndarray, about: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:

@@ -86,8 +86,8 @@ def fidelity_rows(
     return rows, []
 
 
-def _side(found: ImageFeatures, records: Sequence[ImageRecord] = ()) -> copies.ImageSet:
-    return copies.ImageSet(
+def _side(found: ImageFeatures, records: Sequence[ImageRecord] = ()) -> copies.FeatureSet:
+    return copies.FeatureSet(
         pixels=found.pixels, features=found.features, image_ids=found.image_ids,
         patient_ids=[r.patient_id for r in records],
     )  # fmt: skip

@@ -16,13 +16,15 @@ from fulora.data.records import ImageRecord
 from fulora.device import Footprint
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.planes import plane_from_label
+from sweeps.core.attempts import flat_config
+from sweeps.core.files import write_json
 from sweeps.core.selections import read_selection
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place, Store
 from sweeps.core.tables import write_table
 from sweeps.ranks.plan import LoraTrial
 
-LOSS_FILE = "loss.parquet"
+LOSS_FILE, TRIAL_FILE = "loss.parquet", "trial.json"
 
 
 def train_rank(step: Step, place: Place, report: Report) -> dict[str, Any]:
@@ -56,6 +58,8 @@ def finetune_step(step: Step, place: Place, on_log: Callable[[dict], None]) -> d
         on_log=on_log,
     )
     write_table(place.out / LOSS_FILE, "loss", result.losses)
+    about = {"base": trial.base.spec, **flat_config(step), "base_identity": trial.base.identity}
+    write_json(place.out / TRIAL_FILE, {"trial_id": step.key, "label": step.label, "config": about})
     return {
         "final_loss": result.losses[-1]["loss"],
         "heldout_loss": result.losses[-1].get("heldout_loss"),

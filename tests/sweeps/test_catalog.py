@@ -19,7 +19,7 @@ from fulora.recipes import demo
 from sweeps.catalog import audit_synthetic, build_catalog, read_catalog, read_synthetic
 from sweeps.experiment import make_plan
 from sweeps.core.paths import RunPaths
-from sweeps.progress import Quiet
+from sweeps.console.progress import Quiet
 from sweeps.core.tables import read_rows, write_table
 from sweeps.trials import data_hash
 

@@ -24,7 +24,7 @@ from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
 from sweeps.image_output import Destination, draw_to
 from sweeps.image_sets import ImageSet
-from sweeps.progress import Quiet
+from sweeps.console.progress import Quiet
 from sweeps.record import StageFailed
 from sweeps.sampling_actors import SampleShards
 from sweeps.core.tables import read_rows

@@ -20,7 +20,7 @@ from sweeps.experiment import make_plan, run
 from sweeps.lora_sweep import measure_rank, rank_trials
 from sweeps.packing import packed, share_of_gpu
 from sweeps.core.paths import RunPaths
-from sweeps.progress import Quiet
+from sweeps.console.progress import Quiet
 from sweeps.core.tables import read_rows
 from sweeps.trials import Trial, read_attempts
 from sweeps.tuning import run_trials

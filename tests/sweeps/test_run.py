@@ -23,7 +23,7 @@ from sweeps.catalog import read_catalog
 from sweeps.engine.options import ClusterOptions
 from sweeps.experiment import make_plan, run
 from sweeps.core.paths import RunPaths
-from sweeps.progress import Quiet
+from sweeps.console.progress import Quiet
 from sweeps.quality import measure_quality
 from sweeps.report import write_report
 from sweeps.core.tables import read_rows, write_table

@@ -18,7 +18,7 @@ from sweeps import synthesis
 from sweeps.engine.resources import Cluster
 from sweeps.image_sets import ImageSet
 from sweeps.core.paths import RunPaths
-from sweeps.progress import Quiet
+from sweeps.console.progress import Quiet
 from sweeps.record import StageFailed
 from sweeps.sampling_actors import SampleShards
 from sweeps.synthesis import RunFolder

@@ -22,7 +22,7 @@ from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.image_sets import ImageSet
 from sweeps.core.paths import RunPaths
-from sweeps.progress import Quiet
+from sweeps.console.progress import Quiet
 
 CONFIG = SamplingConfig(images_per_plane=5, num_steps=2, batch_size=2)
 

@@ -9,7 +9,7 @@ from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
 from sweeps.core.paths import RunPaths
-from sweeps.progress import LiveBars, Quiet, shown
+from sweeps.console.progress import LiveBars, Quiet, shown
 from sweeps.trials import Attempt, Trial, missing, read_attempts
 from sweeps.tuning import Watch, run_trials
 

@@ -192,6 +192,21 @@ class Shown:
         self.display.begin(len(steps) - len(shards), sum(len(step.config.rows) for step in shards))
         self._write(force=True)
 
+    def begin_work(self, num_steps: int) -> None:
+        """Start with work that is no graph: candidates of a search, or images alone."""
+        self._num_steps, self._num_done, self._cost, self._done_cost = num_steps, 0, float(num_steps or 1), 0.0
+        self._began = time.monotonic()
+        self._images_known = False
+        if num_steps:
+            self.display.begin(num_steps, 0)
+
+    def drawn(self, num_images: int, in_all: int) -> None:
+        """Note images drawn at another place, of `in_all`."""
+        if not self._images_known:
+            self._images_known = True
+            self.display.begin(0, in_all)
+        self.display.drawn(num_images)
+
     def end(self) -> None:
         """Stop showing."""
         self.display.end()
@@ -227,7 +242,8 @@ class Shown:
         for note in attempt.notes:
             self.display.say(f"note: {note}")
         if not step.kind.is_shard or attempt.status != "SUCCEEDED":
-            self.display.finished(step.label, summary(attempt), failed=attempt.status != "SUCCEEDED")
+            failed = attempt.status not in ("SUCCEEDED", "PRUNED")
+            self.display.finished(step.label, summary(attempt), failed=failed)
         self._write()
 
     def say(self, text: str) -> None:
@@ -254,6 +270,10 @@ class Shown:
 
 def summary(attempt: Attempt) -> str:
     """Return what an attempt came to in a few words."""
+    if attempt.status == "PRUNED":
+        return (
+            f"pruned at step {attempt.metrics['stopped_at_step']}: held-out loss {attempt.metrics['heldout_loss']:.4f}"
+        )
     if attempt.status == "BLOCKED":
         return f"blocked: {attempt.error_message}"
     if attempt.status != "SUCCEEDED":

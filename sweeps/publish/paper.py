@@ -20,7 +20,8 @@ from fulora.errors import InputError, fault
 from fulora.evaluate.plausibility import NUM_TEST, check_row
 from fulora.evaluate.published import published_table1, published_table2
 from sweeps.core.paths import RunPaths
-from sweeps.core.tables import METRICS, export, read_rows, write_table
+from sweeps.core.tables import METRICS, read_rows, write_table
+from sweeps.publish.export import export
 from sweeps.report.files import RunFiles, read_run
 from sweeps.report.verdict import FROM_SCRATCH
 
@@ -52,8 +53,8 @@ def compare(paths: RunPaths) -> Comparison:
     """
     present = [name for name in _PUBLISHED if paths.table(name).is_file()]
     if not present:
-        remedy = "Finish the classifiers first: the command that began the run goes on with what is missing."
-        raise InputError(fault("run", str(paths.root), "has no tables yet to compare", remedy))
+        remedy = "Run the command that began the run again: it trains the classifiers that are missing."
+        raise InputError(fault("run", str(paths.root), "has no tables to compare yet", remedy))
     ours = {(name, r["regime"], r["model"]): r for name in present for r in read_rows(paths.table(name), name)}
     run, rows, num_absent, reasons = read_run(paths), [], 0, Counter[str]()
     for name in _PUBLISHED:

@@ -1,0 +1,102 @@
+"""Entry points beside a run: a search over LoRA settings, and a synthetic set drawn straight to another place.
+
+In: an experiment, a run's folder, a place to run. Out: candidates in the run; images at the destination.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fulora.errors import raise_if_any
+from fulora.experiment import Experiment
+from sweeps.console.progress import Progress
+from sweeps.core.attempts import Attempt
+from sweeps.core.files import remove_leftovers
+from sweeps.core.lock import locked
+from sweeps.core.paths import RunPaths
+from sweeps.core.step import closure
+from sweeps.engine.options import ClusterOptions
+from sweeps.images.destination import Destination
+from sweeps.images.elsewhere import DrawingFailed, draw_to
+from sweeps.images.quality_plan import real_selections
+from sweeps.ranks.candidates import plan_search
+from sweeps.ranks.search_space import LoraSearch
+from sweeps.run import check, save_plan, sources, with_chosen_rank
+from sweeps.session import Session
+from sweeps.study import make_plan
+from sweeps.views import show
+
+
+def search(
+    experiment: Experiment, space: LoraSearch, paths: RunPaths, *, options: ClusterOptions, progress: Progress
+) -> list[Attempt]:
+    """Search over LoRA settings and return this call's candidates that failed.
+
+    Raises InputError before any work for input that cannot be used.
+    """
+    from sweeps.ranks.search import search_lora
+
+    raise_if_any([*options.faults(), *space.faults()])
+    check(experiment, paths)
+    with locked(paths), Session(paths, options, progress) as session:
+        remove_leftovers(paths.root)
+        records = sources(session, experiment)
+        plan = make_plan(experiment, records)
+        others = real_selections(experiment, records, plan.compared)[1] if space.objective == "kid" else None
+        found = plan_search(experiment, space, records, plan.judge, others)
+        for selection in (*plan.selections, *found.selections):
+            selection.write(session.store)
+        save_plan(plan, paths)
+        try:
+            if others is not None:
+                session.do([plan.judge])
+                if not session.is_done(plan.judge):
+                    return session.failed
+            with session.watching(space.num_trials):
+                return search_lora(found, paths=paths, log=session.log, cluster=session.cluster, watch=session.watch)
+        finally:
+            session.save(closure([plan.judge]))
+
+
+def draw_elsewhere(
+    experiment: Experiment,
+    paths: RunPaths,
+    destination: Destination,
+    *,
+    options: ClusterOptions,
+    progress: Progress,
+) -> list[Attempt]:
+    """Draw the chosen rank's images at a destination, none into the run; return the attempts that failed.
+
+    Trains that rank where it is missing. Raises InputError before any work for input or a place that cannot be used,
+    DrawingFailed where images cannot be drawn, kept or counted.
+    """
+    raise_if_any(options.faults())
+    check(experiment, paths)
+    destination.check()
+    with locked(paths), Session(paths, options, progress) as session:
+        remove_leftovers(paths.root)
+        records = sources(session, experiment)
+        if experiment.choose_rank != "given":
+            few = replace(experiment.sampling, images_per_plane=experiment.compare_per_plane)
+            small = with_chosen_rank(session, make_plan(replace(experiment, sampling=few), records))
+            rank = small.experiment.sampling.rank
+            experiment = replace(experiment, sampling=replace(experiment.sampling, rank=rank))
+        plan = make_plan(experiment, records, with_grid=False)
+        for selection in plan.selections:
+            selection.write(session.store)
+        if not paths.plan.is_file():  # images for elsewhere are no part of a run that is here
+            save_plan(plan, paths)
+        which = plan.chosen
+        adapters = [which.adapter] if which.adapter is not None else []
+        try:
+            session.do(adapters)
+            if not all(map(session.is_done, adapters)):
+                raise DrawingFailed(f"{which.label} could not be trained: {session.failed[0].error_message}")
+            adapter = session.store.folder(adapters[0]) if adapters else None
+            with session.watching(0):
+                draw_to(destination, which, adapter=adapter, cluster=session.cluster, on_drawn=session.watch.drawn)
+        finally:
+            show(plan, [], paths, session.is_done)
+            session.save(closure(adapters))
+        return session.failed
