@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
@@ -18,18 +18,18 @@ from fulora.errors import InputError
 from sweeps import commands
 from sweeps.launch import launch_of
 
-_RUN = {
+_RUN: dict[str, tuple[str, Callable[[Any], int]]] = {
     "run": ("Do what is missing of a study, all stages.", commands.run_to("report")),
     "lora": ("Train the rank sweep, and what it needs; or search over LoRA settings.", commands.lora),
     "sample": (
-        "Draw the synthetic images, and what they need; or a set of any size to another place.",
+        "Draw the synthetic images, and what they need; or a set of any size elsewhere.",
         commands.sample,
     ),
     "grid": ("Train the classifier grid and score it, and what it needs.", commands.run_to("grid")),
     "plan": ("Print every trial of a study; starts nothing.", commands.plan),
 }
 """Commands that take a recipe and its flags."""
-_ABOUT_A_RUN = {
+_ABOUT_A_RUN: dict[str, tuple[str, Callable[[Any], int]]] = {
     "status": commands.Status,
     "report": commands.WriteReport,
     "compare": commands.Compare,

@@ -26,7 +26,7 @@ def to_jsonable(value: Any) -> Any:
 
 
 def identity(value: Any) -> Any:
-    """Return a configuration as JSON's own types, without fields marked `PLACE`: where a thing is, is not what it is."""
+    """Return a configuration as JSON's own types, without fields marked `PLACE`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = [f for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
         return {f.name: identity(getattr(value, f.name)) for f in kept}

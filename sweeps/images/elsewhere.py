@@ -208,7 +208,7 @@ def _superseded(destination: Destination) -> list[str]:
 
 
 def _check_counts(destination: Destination, which: SyntheticSet) -> None:
-    """Raise DrawingFailed where a shard is missing, or a file holds other than the rows its name says; it is deleted."""
+    """Raise DrawingFailed where a shard is missing, or a file has other rows than its name says; it is deleted."""
     names = destination.shards()
     with ThreadPoolExecutor(_READERS) as pool:
         rows = list(pool.map(lambda name: _num_rows(destination, name), names))
@@ -228,7 +228,7 @@ def _num_rows(destination: Destination, name: str) -> int:
 
 
 def _gather_metadata(destination: Destination) -> None:
-    """Write the metadata.parquet of a set of files from its parts. Raises DrawingFailed where an image's file is gone."""
+    """Write the metadata.parquet of a set of files from its parts. Raises DrawingFailed where an image is gone."""
     there = {name for plane in PLANES for name in destination.names(plane.name)}
     sink, lost = pa.BufferOutputStream(), 0
     with ThreadPoolExecutor(_READERS) as pool, pq.ParquetWriter(sink, schema_of("metadata")) as writer:
