@@ -29,7 +29,7 @@ _RUN: dict[str, tuple[str, Callable[[Any], int]]] = {
     "plan": ("Print every trial of a study; starts nothing.", commands.plan),
 }
 """Commands that take a recipe and its flags."""
-_ABOUT_A_RUN: dict[str, tuple[str, Callable[[Any], int]]] = {
+_ABOUT_A_RUN: dict[str, Any] = {
     "status": commands.Status,
     "report": commands.WriteReport,
     "compare": commands.Compare,

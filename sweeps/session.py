@@ -15,6 +15,7 @@ from sweeps.console.progress import Progress, Shown
 from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.execution import Executor
 from sweeps.core.paths import RunPaths
+from sweeps.core.selections import SELECTION
 from sweeps.core.step import STAGES, Step, closure
 from sweeps.core.store import Damaged, Done
 from sweeps.core.tables import read_rows, write_table, write_trials
@@ -155,7 +156,8 @@ class Session:
         new = {(a.trial_id, a.attempt) for a in self.log.attempts[self.began :]}
         rows = []
         for stage in STAGES:
-            keys = {step.key for step in planned if step.kind.stage == stage and self.is_done(step)}
+            mine = [step for step in planned if step.kind.stage == stage and step.kind.name != SELECTION.name]
+            keys = {step.key for step in mine if self.is_done(step)}
             tried = [a for a in attempts if a.trial_id in keys and a.status == "SUCCEEDED" and a.started_at]
             if not tried:
                 continue
