@@ -30,7 +30,8 @@ from sweeps.core.schemas import (
 )
 
 __all__ = [
-    "AUDITED", "METRICS", "SCHEMAS", "SCHEMA_VERSION", "read_rows", "read_table", "to_table", "write_table", "write_trials"
+    "AUDITED", "METRICS", "SCHEMAS", "SCHEMA_VERSION", "read_rows", "read_table", "to_table", "write_table",
+    "write_trials",
 ]  # fmt: skip
 
 

@@ -38,9 +38,7 @@ MANIFEST = Table(
     name="manifest",
     about="One row per image of a selection: the images that a step reads, and what each is used for.",
     columns={
-        "role": string(
-            "What the step uses the image for: `train`, `validation`, `test`, `heldout`, `embedded` or `all`"
-        ),
+        "role": string("Use of the image: `train`, `validation`, `test`, `heldout`, `embedded` or `all`"),
         **_CATALOG,
     },
 )

@@ -34,7 +34,7 @@ CHANGES: tuple[Change, ...] = (
     Change(
         before="trials.trial_id",
         after="trials.trial_id",
-        why="the key of the trial's step: a hash of kind, code version, configuration and needs; other values than before",
+        why="the key of the trial's step, a hash of kind, code version, configuration and needs: new values",
     ),
     Change(
         before="classifier counts",
