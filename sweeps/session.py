@@ -82,7 +82,8 @@ class Session:
         todo = self.missing(targets)
         if not todo:
             return
-        executor = InProcess() if in_process else self._ray()
+        alone = in_process or self.options.executor == "process"
+        executor = InProcess(device=self.options.device) if alone else self._ray()
         self.watch.begin(todo)
         try:
             executor.run(todo, store=self.store, log=self.log, watch=self.watch)

@@ -17,6 +17,8 @@ Device = Literal["auto", "gpu", "cpu"]
 class ClusterOptions:
     """Where a run takes place. Recorded, never part of a trial's identity."""
 
+    executor: Literal["ray", "process"] = "ray"
+    """What does the work. `ray`: Ray, on this machine or a cluster. `process`: this process, one step after another."""
     address: str | None = None
     """Address of a running Ray cluster (`auto`, `HOST:6379`). Without it, Ray starts on this machine."""
     device: Device = "auto"
@@ -38,6 +40,8 @@ class ClusterOptions:
         if self.address is not None and (self.num_cpus is not None or self.num_gpus is not None):
             remedy = "The running cluster has its own counts."
             found.append(fault("address", self.address, "excludes num_cpus and num_gpus", remedy))
+        if self.executor == "process" and self.address is not None:
+            found.append(fault("executor", "process", "excludes --address", "Use --executor ray on a cluster."))
         if self.address is not None and "://" in self.address:
             rule = "is not HOST:PORT of a Ray head"
             found.append(fault("address", self.address, rule, "Use `auto` on a node of the cluster, or HOST:6379."))
