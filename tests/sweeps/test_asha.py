@@ -38,7 +38,8 @@ def searched(mini_experiment: Experiment, tmp_path_factory: pytest.TempPathFacto
 
 def searched_attempts(paths: RunPaths) -> list[Attempt]:
     """Return the candidates in the order in which they were tried."""
-    return sorted((a for a in read_attempts(paths) if a.stage == "search"), key=lambda a: a.started_at or "")
+    found = [a for a in read_attempts(paths) if a.stage == "search"]
+    return sorted(found, key=lambda a: paths.attempt(a.trial_id, a.attempt).stat().st_mtime_ns)
 
 
 def losses(attempt: Attempt, paths: RunPaths) -> dict[int, float]:
