@@ -17,6 +17,8 @@ from sweeps.search_space import LoraSearch
 from sweeps.tables import read_rows
 from sweeps.trials import Attempt, read_attempts
 
+pytestmark = pytest.mark.slow  # a process for each candidate after a pruned one
+
 NUM_STEPS, RUNG = 2, 1
 """Candidates are compared at the first held-out loss; the next rung is the last step, where nothing is pruned."""
 SPACE = LoraSearch(
