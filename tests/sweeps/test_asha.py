@@ -17,6 +17,8 @@ from sweeps.search_space import LoraSearch
 from sweeps.core.tables import read_rows
 from sweeps.trials import Attempt, read_attempts
 
+pytestmark = pytest.mark.slow  # a process for each candidate after a pruned one
+
 NUM_STEPS, RUNG = 2, 1
 """Candidates are compared at the first held-out loss; the next rung is the last step, where nothing is pruned."""
 SPACE = LoraSearch(
@@ -38,7 +40,8 @@ def searched(mini_experiment: Experiment, tmp_path_factory: pytest.TempPathFacto
 
 def searched_attempts(paths: RunPaths) -> list[Attempt]:
     """Return the candidates in the order in which they were tried."""
-    return sorted((a for a in read_attempts(paths) if a.stage == "search"), key=lambda a: a.started_at or "")
+    found = [a for a in read_attempts(paths) if a.stage == "search"]
+    return sorted(found, key=lambda a: paths.attempt(a.trial_id, a.attempt).stat().st_mtime_ns)
 
 
 def losses(attempt: Attempt, paths: RunPaths) -> dict[int, float]:
