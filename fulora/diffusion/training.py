@@ -148,7 +148,7 @@ class LoraTraining:
                 checkpoints.save(self.state())
         import torch
 
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+        if not bool(torch.stack([torch.isfinite(parameter).all() for parameter in self.parameters]).all()):
             raise FloatingPointError(f"the adapter is not finite after step {config.num_steps}: lower learning_rate")
         return self.reports
 
