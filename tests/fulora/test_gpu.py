@@ -219,7 +219,7 @@ def test_an_image_is_the_same_whatever_its_shard_and_neighbours(small_base: Path
 
 @pytest.mark.parametrize("name", ["euler", "unipc"])
 def test_the_steps_of_a_sampler_wait_for_nothing(small_base: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Between the first and the last pass of the U-Net; noise and time steps go there before, images come back after."""
+    """From the first pass of the U-Net to the last; noise goes there before, images come back after."""
     config = SamplingConfig(num_steps=6, batch_size=2)
     sampler = Sampler(base=str(small_base), adapter=None, config=config, resolution_px=32, device="cuda")
     rows = [SampleRow(f"r{i}", "brain", CAPTIONS[0], name, i) for i in range(2)]

@@ -26,6 +26,8 @@ from fulora.evaluate.features import features_from_classifier
 
 from .pretended_card import Card, MixedDevices, on_cpu, pretended_card
 
+torch.set_num_threads(1)
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 CAPTIONS = ["a photo of fetal brain", "a photo of fetal femur"] * 3
 PAPER = LoraConfig(rank=8, num_steps=6, learning_rate=1e-3, resolution_px=32, log_every=3, precision="fp32")
@@ -62,8 +64,9 @@ def test_a_finetuning_on_the_card_computes_the_cpus_numbers(
     here = finetune(**settings, out=tmp_path / "cpu", device="cpu")
     assert there.device == "a pretended card"
     for one, other in zip(there.losses, here.losses, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
-        assert one.get("heldout_loss") == pytest.approx(other.get("heldout_loss"), rel=1e-5)
+        assert one.keys() == other.keys()
+        for key in {"loss", "heldout_loss"} & one.keys():
+            assert one[key] == pytest.approx(other[key], rel=1e-5)
     if config is PAPER:  # the others take a fused kernel of another rounding
         assert there.adapter_sha256 == here.adapter_sha256
 
@@ -159,15 +162,13 @@ def test_a_batch_of_images_waits_four_times_whatever_its_steps(small_base: Path,
         assert np.abs(drawn.astype(int) - images).mean() < 8
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "ViT b16" else ()) for name in MODELS]
-)
+@pytest.mark.parametrize("name", MODELS)
 def test_an_epoch_of_a_classifier_waits_three_times(name: str) -> None:
     """Labels there, losses and hits back; BatchNorm's refit and augmentation add none. In float32 the CPU's loss."""
     rng = np.random.default_rng(0)
-    pixels, labels = rng.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8), np.arange(12) % 5
+    pixels, labels = rng.integers(0, 256, (12, 64, 64, 3), dtype=np.uint8), np.arange(12) % 5
     config = ClassifierConfig(
-        model=name, epochs=1, batch_size=4, resolution_px=32, pretrained="none", augment=True, refit_batchnorm=True,
+        model=name, epochs=1, batch_size=4, resolution_px=64, pretrained="none", augment=True, refit_batchnorm=True,
         precision="fp32", augmentation=augment.AugmentConfig(least_crop=0.5),
     )  # fmt: skip
 
@@ -183,8 +184,8 @@ def test_an_epoch_of_a_classifier_waits_three_times(name: str) -> None:
     waits, there, probabilities = epoch(config)
     assert len(waits) == 2, waits
     here = train_classifier(pixels=pixels, labels=labels, config=config, seed=0, device="cpu")
-    assert there.history[0]["loss"] == pytest.approx(here.history[0]["loss"], rel=1e-6)
-    np.testing.assert_allclose(probabilities, predict(here.model, pixels, device="cpu"), atol=1e-5)
+    assert there.history[0]["loss"] == pytest.approx(here.history[0]["loss"], rel=1e-4)
+    np.testing.assert_allclose(probabilities, predict(here.model, pixels, device="cpu"), atol=1e-4)
     if name == "ResNet18":
         _, half, rounded = epoch(replace(config, precision="auto"))
         assert half.history != there.history and rounded.dtype == np.float32
