@@ -178,7 +178,7 @@ class Amounts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Embedding:
+class EmbeddingConfig:
     """t-SNE of real and synthetic images. Source: paper section 2, Fig. 3."""
 
     images_per_source: int = 35
@@ -194,7 +194,9 @@ class Embedding:
                 fault("embedding.images_per_source", self.images_per_source, "must be at least 2", "Paper: 35.")
             )
         if self.feature_weights is not None and not self.feature_weights.is_dir():
-            found.append(fault("embedding.feature_weights", str(self.feature_weights), "is no folder", "See --help."))
+            found.append(
+                fault("embedding.feature_weights", str(self.feature_weights), "is not a directory", "See --help.")
+            )
         return found
 
 
@@ -235,7 +237,7 @@ class Experiment:
     """How many synthetic images help."""
     judge: JudgeConfig = JudgeConfig()
     """The classifier that tells whether a synthetic image shows the plane that was asked for."""
-    embedding: Embedding = Embedding()
+    embedding: EmbeddingConfig = EmbeddingConfig()
     """t-SNE."""
     phantoms: PhantomConfig = PhantomConfig()
     """The built-in images, used where no folder is given."""
@@ -277,7 +279,7 @@ class Experiment:
         for name in ("spanish", "african"):
             folder = getattr(self, name)
             if folder is not None and not folder.is_dir():
-                found.append(fault(name, str(folder), "is no folder", f"Give --{name} the folder with the images."))
+                found.append(fault(name, str(folder), "is not a directory", f"Give the images by --{name}."))
         if self.data_required and self.spanish is None and self.african is None:
             found.append(
                 fault(

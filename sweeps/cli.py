@@ -256,7 +256,7 @@ def _report(words: list[str]) -> int:
 def _compare(words: list[str]) -> int:
     wanted = tyro.cli(Compare, prog="sweeps compare", args=words)
     from fulora.errors import fault
-    from sweeps.compare import compare, write_published
+    from sweeps.publish.paper import compare, write_published
     from sweeps.terminal import print_comparison
 
     if wanted.run is None and wanted.paper_to is None:
@@ -278,7 +278,8 @@ def _export(words: list[str]) -> int:
 
 
 def _push(words: list[str]) -> int:
-    from sweeps.push import plan_upload, push
+    from sweeps.publish.hub import push
+    from sweeps.publish.upload import plan_upload
 
     wanted = tyro.cli(Push, prog="sweeps push", args=words)
     upload = plan_upload(_existing(wanted.run), to=wanted.to, rank=wanted.rank, private=wanted.private)

@@ -205,8 +205,8 @@ def _write_fidelity(
     return []
 
 
-def _side(looks: Looks, image_ids: list[str], patient_ids: Sequence[str] = ()) -> copies.ImageSet:
-    return copies.ImageSet(pixels=looks.pixels, features=looks.features, image_ids=image_ids, patient_ids=patient_ids)
+def _side(looks: Looks, image_ids: list[str], patient_ids: Sequence[str] = ()) -> copies.FeatureSet:
+    return copies.FeatureSet(pixels=looks.pixels, features=looks.features, image_ids=image_ids, patient_ids=patient_ids)
 
 
 def _audit_row(which: ImageSet, audit: copies.CopyAudit) -> dict[str, Any]:

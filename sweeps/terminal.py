@@ -21,7 +21,7 @@ from sweeps.tables import METRICS, read_rows
 from sweeps.trials import latest_success, read_attempts
 
 if TYPE_CHECKING:
-    from sweeps.compare import Comparison
+    from sweeps.publish.paper import Comparison
 
 _METRIC_WORDS = {"f1": "F1", "auc": "AUC"}
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from fulora.classify.augment import augment_batch
 from fulora.classify.batches import load_batches, split_batches
+from fulora.classify.checkpoints import CheckpointManager, TrainingState, identity_of
 from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.inference import predict, refit_batchnorm, takes_half
 from fulora.classify.models import MODELS, build_model
-from fulora.classify.progress import Keeper, Progress, identity_of
 from fulora.device import (
     freed_memory_kept,
     peak_memory_bytes,
@@ -101,53 +101,54 @@ def train_classifier(
     model = model.to(place)
     if place.type == "cuda" or MODELS[config.model].channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    progress = Progress(
+    state = TrainingState(
         model=model,
         optimizer=_optimizer(model, config),
         order=np.random.default_rng(derive_seed(seed, "classifier", "order")),
         draws=torch.Generator().manual_seed(derive_seed(seed, "classifier", "augmentation")),
     )
-    keeper, resumed_from = None, 0
+    checkpoints, resumed_from = None, 0
     if checkpoint is not None:
-        known = [] if validation is None else [np.asarray(validation[1])]
-        half = takes_half(config.precision, place)
-        facts = (asdict(config), half, seed, weights_name, place.type, pixels.shape)
-        identity = identity_of(*facts, np.asarray(labels), *known)
-        keeper = Keeper(checkpoint, identity=identity, every_seconds=checkpoint_seconds)
-        resumed_from = keeper.resume(progress)
+        held = [] if validation is None else [np.asarray(validation[1])]
+        facts = (asdict(config), takes_half(config.precision, place), seed, weights_name, place.type, pixels.shape)
+        identity = identity_of(*facts, np.asarray(labels), *held)
+        checkpoints = CheckpointManager(checkpoint, identity=identity, every_seconds=checkpoint_seconds)
+        resumed_from = checkpoints.resume(state)
     reset_peak_memory(str(place))
     set_speed_flags(str(place), exact_fp32=config.precision == "fp32", fixed_shapes=True)
     with freed_memory_kept(str(place)):
-        _train_epochs(progress, pixels, np.asarray(labels, dtype=np.int64), config, place, validation, keeper, on_epoch)
-    if progress.best_weights:
-        model.load_state_dict(progress.best_weights)
+        _train_epochs(
+            state, pixels, np.asarray(labels, dtype=np.int64), config, place, validation, checkpoints, on_epoch
+        )
+    if state.best_weights:
+        model.load_state_dict(state.best_weights)
     return TrainedClassifier(
         model=model.eval(),
         weights_name=weights_name,
-        history=progress.history,
-        seconds=progress.seconds,
+        history=state.history,
+        seconds=state.seconds,
         peak_memory_bytes=peak_memory_bytes(str(place)),
         device=str(place),
-        epoch=progress.kept or config.epochs,
+        epoch=state.kept or config.epochs,
         resumed_from=resumed_from,
     )
 
 
 def _train_epochs(
-    progress: Progress,
+    state: TrainingState,
     pixels: Pixels,
     labels: np.ndarray,
     config: ClassifierConfig,
     place: torch.device,
     validation: tuple[Pixels, np.ndarray] | None,
-    keeper: Keeper | None,
+    checkpoints: CheckpointManager | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> None:
     """Train from where it stands to the last epoch, in place."""
-    model = progress.model
-    while len(progress.history) < config.epochs:
+    model = state.model
+    while len(state.history) < config.epochs:
         begin = time.perf_counter()
-        row = _train_epoch(progress, pixels, labels, config, place)
+        row = _train_epoch(state, pixels, labels, config, place)
         last = row["epoch"] == config.epochs
         if config.refit_batchnorm and last:
             refit_batchnorm(model, pixels, config, place)
@@ -157,35 +158,35 @@ def _train_epochs(
             )
             guesses = found.argmax(1)
             row["validation_accuracy"] = 100.0 * float((guesses == validation[1]).mean())
-            if config.keep == "best" and row["validation_accuracy"] > progress.best:
-                progress.kept, progress.best = len(progress.history) + 1, row["validation_accuracy"]
-                progress.best_weights = {name: v.to("cpu", copy=True) for name, v in model.state_dict().items()}
-        progress.history.append(row)
-        progress.seconds += time.perf_counter() - begin
-        if keeper is not None and not last:
-            keeper.save_if_due(progress)
+            if config.keep == "best" and row["validation_accuracy"] > state.best:
+                state.kept, state.best = len(state.history) + 1, row["validation_accuracy"]
+                state.best_weights = {name: v.to("cpu", copy=True) for name, v in model.state_dict().items()}
+        state.history.append(row)
+        state.seconds += time.perf_counter() - begin
+        if checkpoints is not None and not last:
+            checkpoints.save_if_due(state)
         if on_epoch is not None:
             on_epoch(row)
 
 
 def _train_epoch(
-    progress: Progress, pixels: Pixels, labels: np.ndarray, config: ClassifierConfig, place: torch.device
+    state: TrainingState, pixels: Pixels, labels: np.ndarray, config: ClassifierConfig, place: torch.device
 ) -> dict[str, float]:
     """Train on every image once, in place; return the epoch's row. Waits for the device once, at the end."""
     import torch
     from torch.nn import functional
 
-    begin, model, optimizer = time.perf_counter(), progress.model.train(), progress.optimizer
+    begin, model, optimizer = time.perf_counter(), state.model.train(), state.optimizer
     half = takes_half(config.precision, place)
     losses: list[torch.Tensor] = []
     correct = torch.zeros((), dtype=torch.int64, device=place)
-    order = progress.order.permutation(len(pixels))
+    order = state.order.permutation(len(pixels))
     batches = split_batches(order, config.batch_size)
     sizes = [len(rows) for rows in batches]
     targets = torch.from_numpy(labels[order]).to(place).split(sizes)
     for batch, target in zip(load_batches(pixels, batches, model, place), targets, strict=True):
         if config.augment:
-            batch = augment_batch(batch, config.augmentation, progress.draws)
+            batch = augment_batch(batch, config.augmentation, state.draws)
         with torch.autocast(place.type, torch.bfloat16, enabled=half):
             logits = model(batch)
         loss = functional.cross_entropy(logits.float(), target)
@@ -195,7 +196,7 @@ def _train_epoch(
         losses.append(loss.detach())
         correct += (logits.detach().argmax(1) == target).sum()
     values = torch.stack(losses).double().cpu()
-    epoch = len(progress.history) + 1
+    epoch = len(state.history) + 1
     if not values.isfinite().all():
         step = (epoch - 1) * len(batches) + int((~values.isfinite()).nonzero()[0]) + 1
         raise FloatingPointError(f"the loss of {config.model} is not finite at step {step}; lower learning_rate")

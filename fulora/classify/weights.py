@@ -118,16 +118,20 @@ def load_backbone(model: nn.Module, state: Mapping[str, Tensor], *, architecture
     model.load_state_dict(given, strict=False)
 
 
-@functools.cache
 def _hub_answers() -> bool:
-    """Return whether the hub answers within its time; a thread, because looking up a name has no timeout of its own."""
+    """Return whether the hub may be asked and answers."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return False
+    return _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+
+
+@functools.cache
+def _answers(endpoint: str) -> bool:
+    """Return whether an address answers in time; a thread, because looking up a name has no timeout of its own."""
     import threading
     import urllib.error
     import urllib.request
 
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return False
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     answers: list[bool] = []
 
     def ask() -> None:

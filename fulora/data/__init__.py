@@ -1,1 +1,1 @@
-"""Images of the study: readers of each source, their audit, the regimes a classifier trains on, and their pixels."""
+"""Images of a study: readers and layouts of each source, duplicate audit, training regimes, and pixel stores."""

@@ -1,6 +1,6 @@
 """The African set of five countries in its published layout.
 
-In: a folder with `African_planes_database.csv` and `COUNTRY/FILENAME.png`. Out: a record per image. Patient numbers
+In: a directory with `African_planes_database.csv` and `COUNTRY/FILENAME.png`. Out: a record per image. Patient numbers
 restart in each country, so a patient is (country, number).
 Source: Sendra-Balcells et al., Scientific Reports 13, 2728 (2023); Zenodo 7540448, CC BY 4.0.
 """
@@ -20,10 +20,10 @@ PLANE_COLUMN = "Plane"
 def read_african(folder: Path) -> list[ImageRecord]:
     """Return the records of the African set, in the list's order; the machine is unknown.
 
-    Raises InputError with every fault of the folder, the list and the images.
+    Raises InputError with every fault of the directory, the list and the images.
     """
     folder = check_folder(folder, source="african")
-    return records_from_rows(list_african(folder), _listed, folder=folder, source="african")
+    return records_from_rows(list_african(folder), listed, folder=folder, source="african")
 
 
 def list_african(folder: Path) -> list[Row]:
@@ -31,7 +31,8 @@ def list_african(folder: Path) -> list[Row]:
     return read_csv(Path(folder) / LIST_NAME, required=COLUMNS)
 
 
-def _listed(cells: dict[str, str]) -> Listed:
+def listed(cells: dict[str, str]) -> Listed:
+    """Return what a row of the list says of its image."""
     country, name = cells["Center"], cells["Filename"].removesuffix(".png")
     return Listed(
         file_name=f"{country}/{name}.png" if country and name else "",

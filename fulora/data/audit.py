@@ -1,7 +1,7 @@
-"""The leak gate: images that are in a catalog twice, by their pixels or nearly so.
+"""Duplicate audit: images that occur twice in a catalog, with equal or nearly equal pixels.
 
-In: records. Out: pairs of images with equal pixels, whatever their files, patients or splits say, and pairs that a
-perceptual hash takes for one (`fulora.data.near_duplicates`); the records without training images that are elsewhere.
+In: records. Out: pairs of images with equal pixels, whatever their files, patients or splits are, and pairs with nearly
+equal perceptual hashes (`fulora.data.near_duplicates`); the records without training images that leak test images.
 Source: measured: the published African set has pixel-identical images under different patient numbers, some of them in
 both its training and its test split. Of its 295 images that were at hand 16 pairs are equal and none other nearly so.
 """
@@ -18,26 +18,26 @@ from fulora.data.near_duplicates import NEAR_BITS, RULE, least_distances, near_p
 from fulora.data.records import ImageRecord
 
 ImageSetName = Literal["train", "test", "lora", "synthetic"]
-"""What an image is used for. `test`: of the published test split; `lora`: of the training split, and LoRA learns from
-it; `train`: the others of the training split."""
+"""Use of an image. `test`: of the published test split; `lora`: of the training split, and LoRA is fine-tuned on it;
+`train`: the others of the training split."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DuplicatePair:
-    """Two images that are one, or nearly; `image_a` sorts before `image_b`."""
+    """Two images with equal or nearly equal pixels; `image_a` sorts before `image_b`."""
 
     kind: Literal["pixels", "perceptual"]
-    """How they are equal: `pixels` = the decoded grey pixels are the same; `perceptual` = nearly, by their hashes."""
+    """`pixels`: the decoded grey pixels are equal; `perceptual`: nearly equal by their hashes."""
     distance: int
-    """Bits of 512 by which the perceptual hashes differ; 0 for equal pixels."""
+    """Hamming distance of the perceptual hashes of 512 bits; 0 for equal pixels."""
     image_a: str
     """The first image's id."""
     image_b: str
     """The second image's id."""
     set_a: ImageSetName
-    """What the first image is used for."""
+    """Use of the first image."""
     set_b: ImageSetName
-    """What the second image is used for; a pair of test and anything else is a leak."""
+    """Use of the second image; a pair of `test` and any other use is a leak."""
     split_a: str
     """The first image's published split; `train` for a synthetic image."""
     split_b: str
@@ -55,17 +55,17 @@ class DuplicatePair:
 
     @property
     def leak(self) -> bool:
-        """Whether one image is tested on and the other is there to be trained on."""
+        """Whether exactly one of the two is a test image."""
         return (self.set_a == "test") != (self.set_b == "test")
 
 
 def find_duplicates(records: Iterable[ImageRecord], *, lora: Collection[str] = ()) -> list[DuplicatePair]:
     """Return every pair of images with equal or nearly equal pixels, sorted; the order of the records does not matter.
 
-    `lora` are the ids of the images LoRA learns from. Three equal images are three pairs. A synthetic image is paired
-    with the nearest image of each set only, as a model may draw the same image thousands of times.
+    `lora` are the ids of the images that LoRA is fine-tuned on. Three equal images are three pairs. A synthetic image
+    is paired with the nearest image of each set only, as a model may generate the same image thousands of times.
     """
-    # Synthetic images first: each then meets all others as the earlier of a pair.
+    # Synthetic images first: each is then the earlier of all its pairs.
     images = sorted(records, key=lambda r: (r.source != "synthetic", r.image_id))
     sets = [_set_of(image, lora) for image in images]
     found = {pair: 0 for pair in _equal_pairs(images, sets)}
@@ -79,7 +79,7 @@ def find_duplicates(records: Iterable[ImageRecord], *, lora: Collection[str] = (
 
 
 def describe_pairs(pairs: Sequence[DuplicatePair]) -> list[str]:
-    """Return a sentence for each kind of pair there is: how many, and how many of them leak what is tested on."""
+    """Return a sentence for each kind of pair: their number, and how many of them leak a test image."""
     sentences = []
     for kind, words in (("pixels", "equal pixels"), ("perceptual", f"nearly equal pixels ({RULE})")):
         of_kind = [pair for pair in pairs if pair.kind == kind]
@@ -96,7 +96,7 @@ def describe_pairs(pairs: Sequence[DuplicatePair]) -> list[str]:
 
 
 def patients_on_both_sides(records: Iterable[ImageRecord]) -> list[str]:
-    """Return the patients, sorted, that have images in the training and in the test split: another kind of leak."""
+    """Return the patients, sorted, with images in both the training and the test split: another kind of leak."""
     sides: dict[str, set[str]] = defaultdict(set)
     for record in records:
         if record.patient_id:
@@ -107,10 +107,10 @@ def patients_on_both_sides(records: Iterable[ImageRecord]) -> list[str]:
 def without_duplicates(records: Iterable[ImageRecord]) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Return the records to keep, in their order, and the training images left out.
 
-    A training image that equals or nearly equals a test image of any source goes, one of a patient who is tested on
-    too, and of training images with equal pixels all but the one whose id sorts first. Training images that are only
-    nearly equal stay, of one patient or of two: frames of a sweep are what such data is made of, and none of them is
-    tested on. Test images all stay: which of them a score counts is the score's matter.
+    Left out are training images with equal or nearly equal pixels to a test image of any source, those of patients
+    with test images, and of training images with equal pixels all but the one whose id sorts first. Training images
+    that are only nearly equal are kept, of one patient or two: they are frames of one sweep. All test images are kept;
+    scores without duplicates are a matter of scoring.
     """
     records = list(records)
     tested = [record for record in records if record.split != "train"]
@@ -138,7 +138,7 @@ def _set_of(record: ImageRecord, lora: Collection[str]) -> ImageSetName:
 
 
 def _equal_pairs(images: Sequence[ImageRecord], sets: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield the places of images with equal pixels, the earlier first; a synthetic one meets one of each set."""
+    """Yield positions of images with equal pixels, the earlier first; a synthetic one is paired with one per set."""
     equal: dict[str, list[int]] = defaultdict(list)
     for place, image in enumerate(images):
         equal[image.pixel_hash].append(place)

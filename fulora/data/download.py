@@ -1,7 +1,7 @@
-"""One file over HTTP, whole and checked, however often the line is cut.
+"""Download of one file over HTTP, resumable and verified.
 
-In: an address, and the size and checksum that its publisher states. Out: the file. What was cut off stays, and
-this or a later call goes on from there with a Range request.
+In: an address, and the size and checksum that its publisher states. Out: the file. An interrupted download is kept, and
+this call or a later one resumes it with a Range request.
 Source: RFC 9110, section 14 (Range, 206, 416) and 10.2.3 (Retry-After).
 """
 
@@ -27,28 +27,28 @@ from fulora.data.room import disk_fault, size_words
 from fulora.errors import InputError, fault, one_line
 
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Pauses between tries; after the last the command gives up. A try that brought `ENOUGH_BYTES` starts the row again."""
+"""Pauses between attempts, then the command fails. An attempt that brings `ENOUGH_BYTES` starts the count again."""
 ENOUGH_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
-"""Longest silence of a server, at connecting and at each read."""
+"""Timeout of connecting and of each read."""
 _LONGEST_WAIT_SECONDS = 120.0
 _BLOCK_BYTES = 1 << 18
 _BUSY = (408, 425, 429)
-"""Refusals that a later try may not meet; 5xx as well."""
+"""Status codes worth another attempt; 5xx as well."""
 
 
-class Progress(Protocol):
-    """Takes what happens, to show it."""
+class TransferProgress(Protocol):
+    """Reports the progress of downloads."""
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Report a message."""
 
     def moved(self, what: str, done_bytes: int, total_bytes: int) -> None:
-        """So much of `what` is done."""
+        """Report the bytes of `what` done so far."""
 
 
 class Quiet:
-    """Shows nothing."""
+    """Reports nothing."""
 
     def say(self, text: str) -> None: ...
     def moved(self, what: str, done_bytes: int, total_bytes: int) -> None: ...
@@ -56,22 +56,22 @@ class Quiet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemoteFile:
-    """A published file and what its publisher says of it."""
+    """A published file as its publisher describes it."""
 
     name: str
-    """Its name there."""
+    """File name."""
     url: str
-    """Where its bytes are."""
+    """Address of its content."""
     size_bytes: int
-    """Its size."""
+    """Size in bytes."""
     algorithm: str
-    """Checksum's algorithm, one of hashlib's: `md5`."""
+    """Algorithm of the checksum, as hashlib names it: `md5`."""
     digest: str
     """Checksum, in hexadecimal."""
 
 
 class _Cut(Exception):
-    """A try that failed and may be made again."""
+    """An attempt that failed and may be repeated."""
 
     def __init__(self, reason: str, *, wait_seconds: float = 0.0, start_over: bool = False) -> None:
         super().__init__(reason)
@@ -79,8 +79,8 @@ class _Cut(Exception):
         self.start_over = start_over
 
 
-def read_json(url: str, *, waits: Sequence[float] = WAITS_SECONDS, progress: Progress) -> Any:
-    """Return what the server answers, parsed. Raises InputError where there is no answer, or none that is JSON."""
+def read_json(url: str, *, waits: Sequence[float] = WAITS_SECONDS, progress: TransferProgress) -> Any:
+    """Return the server's answer, parsed. Raises InputError where it cannot be reached or does not answer with JSON."""
     failures = 0
     while True:
         try:
@@ -94,7 +94,7 @@ def read_json(url: str, *, waits: Sequence[float] = WAITS_SECONDS, progress: Pro
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                fault("address", url, "answers with something else than JSON", "Try again later, or check --api.")
+                fault("address", url, "does not answer with JSON", "Try again later, or check --api.")
             ) from error
 
 
@@ -105,13 +105,13 @@ def download(
     *,
     what: str,
     waits: Sequence[float] = WAITS_SECONDS,
-    progress: Progress,
+    progress: TransferProgress,
 ) -> None:
-    """Append to `file` (`path`, opened for appending, unbuffered) what it lacks of the remote file, by size.
+    """Append to `file` (`path`, opened for appending, unbuffered) the bytes of the remote file that it lacks.
 
-    Bytes are in the file as they arrive, so a killed process loses none. A server without ranges is read from the start
-    again. Raises InputError where the server refuses, is cut off again and again, sends a file of another size, or the
-    disk refuses; what is there by then stays for the next call.
+    Bytes are written as they arrive, so a killed process loses none. A server without Range support is read from the
+    start again. Raises InputError where the server refuses, all attempts fail, the file has another size, or the disk
+    is full; the partial file is kept for the next call.
     """
     failures = 0
     if _size(file) > remote.size_bytes:
@@ -126,9 +126,9 @@ def download(
             _pause(cut, failures, waits, progress, remote.url, _stays(path, _size(file), remote.size_bytes))
 
 
-def has_checksum(remote: RemoteFile, path: Path, *, what: str, progress: Progress) -> bool:
-    """Return whether the whole file at `path` has the checksum its publisher states."""
-    # What guards against a damaged line is no security, and MD5 is what the record has.
+def has_checksum(remote: RemoteFile, path: Path, *, what: str, progress: TransferProgress) -> bool:
+    """Return whether the file at `path` has the published checksum."""
+    # A guard against damage, not against attacks: MD5 is what the record has.
     digest = hashlib.new(remote.algorithm, usedforsecurity=False)
     done = 0
     with open(path, "rb") as file:
@@ -140,14 +140,14 @@ def has_checksum(remote: RemoteFile, path: Path, *, what: str, progress: Progres
 
 
 def _append_rest(
-    remote: RemoteFile, path: Path, file: io.FileIO, *, first_byte: int, what: str, progress: Progress
+    remote: RemoteFile, path: Path, file: io.FileIO, *, first_byte: int, what: str, progress: TransferProgress
 ) -> None:
     with _opened(remote.url, first_byte=first_byte) as response:
         done = _first_byte_sent(response, remote, asked=first_byte)
         if done < first_byte:
-            progress.say(f"{what}: the server sends no part of a file, so it starts again from the first byte")
+            progress.say(f"{what}: the server does not support Range requests; starting from the first byte")
             file.truncate(done)
-        # read1 gives what has arrived: nothing waits in a buffer to be lost with the connection.
+        # read1 returns what has arrived: nothing waits in a buffer to be lost with the connection.
         while block := response.read1(_BLOCK_BYTES):
             done += len(block)
             if done > remote.size_bytes:
@@ -159,11 +159,11 @@ def _append_rest(
 
 
 def _first_byte_sent(response: http.client.HTTPResponse, remote: RemoteFile, *, asked: int) -> int:
-    """Return the place in the file of the first byte the server is about to send. Raises where it is another file."""
+    """Return the offset of the first byte the server is about to send. Raises where it is another file."""
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
         if not found or int(found[1]) != asked:
-            raise _Cut("the server sent another part than it was asked for", start_over=True)
+            raise _Cut("the server sent another part than requested", start_over=True)
         size = remote.size_bytes if found[2] == "*" else int(found[2])
     else:
         length = response.headers.get("Content-Length", "")
@@ -187,7 +187,7 @@ def _write(file: io.FileIO, block: bytes, path: Path, size_bytes: int) -> None:
 
 
 def _stays(path: Path, done: int, size_bytes: int) -> str:
-    return f"{size_words(done)} of {size_words(size_bytes)} stay in {path}: the same command goes on from there."
+    return f"{size_words(done)} of {size_words(size_bytes)} are kept in {path}; run the same command again to resume."
 
 
 def _size(file: io.FileIO) -> int:
@@ -203,10 +203,10 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-# urllib, not a library of sessions: one request at a time, and a Range header is all that resuming needs.
+# urllib suffices: one request at a time, and a Range header is all that resuming needs.
 @contextmanager
 def _opened(url: str, *, first_byte: int = 0) -> Iterator[http.client.HTTPResponse]:
-    """Give the open answer; turn every failure of the line, while it is read too, into `_Cut` or InputError."""
+    """Give the open response; turn every failure of the connection, while reading too, into `_Cut` or InputError."""
     headers = {"User-Agent": f"fulora/{__version__}"}
     if first_byte:
         headers["Range"] = f"bytes={first_byte}-"
@@ -221,7 +221,7 @@ def _opened(url: str, *, first_byte: int = 0) -> Iterator[http.client.HTTPRespon
         if error.code in _BUSY or error.code >= 500:
             raise _Cut(words, wait_seconds=_retry_after(error.headers.get("Retry-After"))) from error
         raise InputError(fault("address", url, f"refuses ({words})", "Try again later, or check --api.")) from error
-    except (OSError, http.client.HTTPException) as error:  # no name, no route, no answer in time, reset, ended early
+    except (OSError, http.client.HTTPException) as error:  # no address, no route, timeout, reset, ended early
         raise _Cut(one_line(getattr(error, "reason", None) or error)) from error
 
 
@@ -229,10 +229,10 @@ def _retry_after(text: str | None) -> float:
     return min(float(text), _LONGEST_WAIT_SECONDS) if text and text.strip().isdecimal() else 0.0
 
 
-def _pause(cut: _Cut, failures: int, waits: Sequence[float], progress: Progress, url: str, remedy: str) -> None:
-    """Wait before the next try, or raise InputError after the last."""
+def _pause(cut: _Cut, failures: int, waits: Sequence[float], progress: TransferProgress, url: str, remedy: str) -> None:
+    """Wait before the next attempt, or raise InputError after the last."""
     if failures > len(waits):
         raise InputError(fault("address", url, f"failed {failures} times, last: {cut}", remedy)) from cut
     seconds = max(waits[failures - 1], cut.wait_seconds)
-    progress.say(f"{cut}; trying again in {seconds:.0f} s ({failures} of {len(waits)})")
+    progress.say(f"{cut}; retrying in {seconds:.0f} s ({failures} of {len(waits)})")
     time.sleep(seconds)

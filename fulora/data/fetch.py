@@ -1,7 +1,7 @@
-"""The two published sources from Zenodo, in the layout their readers take.
+"""Download of the two published sources from Zenodo, in the layout their readers take.
 
-In: which source, and a folder. Out: `folder/spanish` or `folder/african`, whole or not at all: the archive is
-downloaded beside it, checked against its record, unpacked beside it and renamed into place.
+In: a source and a directory. Out: `DIR/spanish` or `DIR/african`, complete or absent: the archive is downloaded beside
+it, verified against its record, unpacked beside it and renamed into place.
 Source: Zenodo's REST API, GET /api/records/ID: `files`, each with `key`, `size`, `checksum` (`md5:...`), `links.self`.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fulora.data.download import WAITS_SECONDS, Progress, Quiet, RemoteFile, download, has_checksum, read_json
+from fulora.data.download import WAITS_SECONDS, Quiet, RemoteFile, TransferProgress, download, has_checksum, read_json
 from fulora.data.room import check_room, disk_fault, size_words
 from fulora.data.sources import PUBLISHED, ReadSource
 from fulora.data.unpack import ArchiveKind, unpack
@@ -27,9 +27,9 @@ from fulora.errors import InputError, fault
 
 API = "https://zenodo.org/api/records"
 MARKER_NAME = "fetched.json"
-"""File in a fetched folder that says where it is from; a folder that has it is complete."""
+"""File in a fetched directory with its provenance; a directory that has it is complete."""
 UNPACKED_PER_ARCHIVE = 1.5
-"""Room asked for before a download, per byte of the archive. Its list of members says it exactly, before unpacking."""
+"""Disk space required before a download, per byte of the archive; the exact size is checked before unpacking."""
 _DIGEST_LENGTHS = {"md5": 32, "sha256": 64}
 
 
@@ -38,9 +38,9 @@ class Published:
     """A source's record at Zenodo."""
 
     record: int
-    """Number of the record; a number's files never change, a new version gets a new one."""
+    """Number of the record; the files of a number never change."""
     kind: ArchiveKind
-    """How its images are packed; the record has one such file."""
+    """Type of its archive; the record has one such file."""
 
 
 RECORDS: dict[ReadSource, Published] = {
@@ -51,14 +51,14 @@ RECORDS: dict[ReadSource, Published] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """What a call did."""
+    """The result of a call."""
 
     folder: Path
-    """The source's folder, to be given to `read_source`."""
+    """The source's directory, for `read_source`."""
     was_there: bool
-    """Whether it was complete before, so that nothing was done."""
+    """Whether it was complete before the call."""
     num_files: int
-    """Files unpacked by the call that made it."""
+    """Number of files unpacked by the call that created it."""
 
 
 def fetch(
@@ -67,14 +67,14 @@ def fetch(
     *,
     api: str = API,
     waits: Sequence[float] = WAITS_SECONDS,
-    progress: Progress | None = None,
+    progress: TransferProgress | None = None,
 ) -> Fetched:
-    """Make `to/spanish` or `to/african` from its Zenodo record; does nothing, and asks no server, where it is there.
+    """Create `to/spanish` or `to/african` from its Zenodo record; a complete one is returned without any request.
 
-    `api` is the address that a record's number is appended to, `waits` the pauses in seconds between tries. A download
-    that was cut off goes on in the next call. The archive is deleted once it is unpacked. Raises InputError where the
-    folder holds something else, the record or its file cannot be had, the checksum is wrong (the download is deleted),
-    the archive is refused, or the disk has no room.
+    `api` is the address that a record's number is appended to, `waits` the pauses in seconds between attempts. An
+    interrupted download is resumed by the next call. The archive is deleted once it is unpacked. Raises InputError
+    where the directory holds something else, the record or its file cannot be downloaded, the checksum is wrong (the
+    download is deleted), the archive is refused, or the disk is full.
     """
     progress = progress or Quiet()
     folder = Path(to).absolute() / source
@@ -89,10 +89,10 @@ def fetch(
     part = folder.with_name(f".{source}-{remote.digest[:12]}.{RECORDS[source].kind}.part")
     beside = folder.with_name(f".{source}.unpacking")
     with _held(part) as file:
-        if (found := _what_is_there(folder, source)) is not None:  # made by another command meanwhile
+        if (found := _what_is_there(folder, source)) is not None:  # completed by another command meanwhile
             part.unlink()
             return found
-        shutil.rmtree(beside, ignore_errors=True)  # of a command that was killed
+        shutil.rmtree(beside, ignore_errors=True)  # left by a command that was killed
         missing = remote.size_bytes - os.fstat(file.fileno()).st_size
         needed = max(missing, 0) + int(UNPACKED_PER_ARCHIVE * remote.size_bytes)
         check_room(folder.parent, needed, purpose="to download and unpack")
@@ -100,26 +100,30 @@ def fetch(
         download(remote, part, file, what=f"{source}: download", waits=waits, progress=progress)
         _check_checksum(remote, part, source, progress)
         num_files = _unpack_into_place(remote, part, beside, folder, source, progress)
-        for done_with in folder.parent.glob(f".{source}-*.part"):  # of an earlier version of the file, too
+        for done_with in folder.parent.glob(f".{source}-*.part"):  # of earlier versions of the file, too
             done_with.unlink()
     return Fetched(folder=folder, was_there=False, num_files=num_files)
 
 
 def read_record(
-    source: ReadSource, *, api: str = API, waits: Sequence[float] = WAITS_SECONDS, progress: Progress | None = None
+    source: ReadSource,
+    *,
+    api: str = API,
+    waits: Sequence[float] = WAITS_SECONDS,
+    progress: TransferProgress | None = None,
 ) -> RemoteFile:
-    """Return the archive of a source as its record states it. Raises InputError where the record does not."""
+    """Return the archive that a source's record names. Raises InputError where it names none that can be used."""
     published = RECORDS[source]
     url = f"{api.rstrip('/')}/{published.record}"
     if not re.match(r"https?://", url):
-        raise InputError(fault("--api", api, "is no http address", f"The default is {API}."))
+        raise InputError(fault("--api", api, "is not an http address", f"The default is {API}."))
     answer = read_json(url, waits=waits, progress=progress or Quiet())
     listed = answer.get("files") if isinstance(answer, dict) else None
     archives = [file for file in map(_remote_file, listed or []) if file and file.name.endswith(f".{published.kind}")]
     if len(archives) != 1:
         rule = f"names {len(archives)} files *.{published.kind} with size, checksum and address, not 1"
-        raise InputError(fault("record", url, rule, "Look at the record's page; it may be closed for the moment."))
-    # A record read over https must not send us to an address that anyone on the way can answer for.
+        raise InputError(fault("record", url, rule, "Open the record's page; it may be closed temporarily."))
+    # A record read over https must not lead to an address without encryption.
     if not archives[0].url.startswith(("https://",) if url.startswith("https://") else ("https://", "http://")):
         rule = f"gives the address {archives[0].url!r} for its file"
         raise InputError(fault("record", url, rule, "It must be an https address."))
@@ -127,7 +131,7 @@ def read_record(
 
 
 def _remote_file(entry: Any) -> RemoteFile | None:
-    """Return a file of a record, or None for an entry without all that is needed."""
+    """Return a file of a record, or None for an incomplete entry."""
     try:
         algorithm, digest = entry["checksum"].lower().split(":")
         name, url, size = entry["key"], entry["links"]["self"], entry["size"]
@@ -140,7 +144,7 @@ def _remote_file(entry: Any) -> RemoteFile | None:
 
 
 def _what_is_there(folder: Path, source: ReadSource) -> Fetched | None:
-    """Return what an earlier call made, or None where there is nothing. Raises InputError for anything else."""
+    """Return what an earlier call created, or None where there is nothing. Raises InputError for other content."""
     try:
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return None
@@ -149,15 +153,18 @@ def _what_is_there(folder: Path, source: ReadSource) -> Fetched | None:
         if complete:
             return Fetched(folder=folder, was_there=True, num_files=marker["num_files"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not ours, and said so below
-    rule = "holds something that this command did not put there, or not all of it"
-    raise InputError(fault("--to", str(folder), rule, "Give another folder, or move this one away."))
+        pass  # reported below
+    rule = "holds files that this command did not write, or is incomplete"
+    raise InputError(fault("--to", str(folder), rule, "Give another directory, or move this one away."))
 
 
 @contextlib.contextmanager
 def _held(part: Path) -> Iterator[io.FileIO]:
-    """Give the partial download, opened for appending; two commands never write to one."""
-    busy = InputError(fault("--to", str(part), "is being written by another command", "Wait until that has ended."))
+    """Give the partial download, opened for appending and locked; two commands never write to one.
+
+    The lock is on the file itself: `filelock` would leave a lock file beside it, or rely on not truncating this one.
+    """
+    busy = InputError(fault("--to", str(part), "is being written by another command", "Wait until it has finished."))
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open(part, "ab", buffering=0))
@@ -168,34 +175,34 @@ def _held(part: Path) -> Iterator[io.FileIO]:
         except BlockingIOError as error:
             raise busy from error
         except OSError:
-            pass  # a file system without locks: then the user alone sees to it
-        if not os.fstat(file.fileno()).st_nlink:  # another command was done with it between our opening and locking
+            pass  # a file system without locks
+        if not os.fstat(file.fileno()).st_nlink:  # another command finished between opening and locking
             raise busy
         try:
             yield file
         finally:
             if not os.fstat(file.fileno()).st_size:
-                part.unlink(missing_ok=True)  # nothing to go on from
+                part.unlink(missing_ok=True)  # nothing to resume
 
 
-def _check_checksum(remote: RemoteFile, part: Path, source: str, progress: Progress) -> None:
+def _check_checksum(remote: RemoteFile, part: Path, source: str, progress: TransferProgress) -> None:
     if not has_checksum(remote, part, what=f"{source}: check", progress=progress):
         part.unlink()
-        rule = f"was downloaded whole, but its {remote.algorithm} is not the record's {remote.digest}"
+        rule = f"was downloaded completely, but its {remote.algorithm} is not the record's {remote.digest}"
         raise InputError(fault("file", remote.url, rule, "The download was deleted; run the command again."))
 
 
 def _unpack_into_place(
-    remote: RemoteFile, part: Path, beside: Path, folder: Path, source: ReadSource, progress: Progress
+    remote: RemoteFile, part: Path, beside: Path, folder: Path, source: ReadSource, progress: TransferProgress
 ) -> int:
-    """Unpack beside the folder, find the list of images in it and rename what holds the list; return how many files."""
+    """Unpack beside the directory and rename the part that holds the list of images; return the number of files."""
     published = RECORDS[source]
     try:
         num_files = unpack(part, published.kind, beside, what=f"{source}: unpack", progress=progress)
         lists = list(beside.rglob(PUBLISHED[source].LIST_NAME))
         if len(lists) != 1:
             rule = f"holds {len(lists)} files {PUBLISHED[source].LIST_NAME}, not 1 (the archive is {part})"
-            raise InputError(fault("file", remote.url, rule, "Look at the record's page for what it holds."))
+            raise InputError(fault("file", remote.url, rule, "Open the record's page to see what it holds."))
         marker = {
             "record": published.record,
             "file": remote.name,
@@ -204,9 +211,11 @@ def _unpack_into_place(
             "num_files": num_files,
         }
         (lists[0].parent / MARKER_NAME).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
-        os.rename(lists[0].parent, folder)  # an empty folder there is replaced, any other refuses
+        os.rename(lists[0].parent, folder)  # replaces an empty directory, fails on any other
     except OSError as error:
-        raise disk_fault(folder, error, stays=f"Nothing of it stays; the archive does, in {part}.") from error
+        raise disk_fault(
+            folder, error, stays=f"The extracted files are removed; the archive is kept in {part}."
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return num_files

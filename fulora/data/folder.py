@@ -1,6 +1,6 @@
-"""Images in a plain folder, listed by a CSV or a Parquet file.
+"""Images in any directory, listed by a CSV or a Parquet file.
 
-In: a folder with `images.csv` or `images.parquet` (or the only CSV or Parquet file there is) of columns `file_name`
+In: a directory with `images.csv` or `images.parquet` (or a single CSV or Parquet file) of columns `file_name`
 (relative to the folder), `plane` (label or short name) and `patient`; optionally `centre`, `machine` and `split`
 (train or test; train where it is not given). Out: a record per image. Where a row has a centre, the patient is
 (centre, patient), as patient numbers often restart in each centre.
@@ -30,9 +30,9 @@ PLANE_COLUMN = "plane"
 
 
 def read_folder(folder: Path, *, source: str) -> list[ImageRecord]:
-    """Return the records of a plain folder, in the list's order, as images of `source`.
+    """Return the records of a directory, in the list's order, as images of `source`.
 
-    Raises InputError with every fault of the folder, the list and the images.
+    Raises InputError with every fault of the directory, the list and the images.
     """
     folder = check_folder(folder, source=source)
     home = "Spain" if source == "spanish" else ""
@@ -71,7 +71,7 @@ def _read_parquet(path: Path) -> list[Row]:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(
-            fault("list of images", str(path), f"is no Parquet file ({error})", "Write it again.")
+            fault("list of images", str(path), f"is not a Parquet file ({error})", "Write it again.")
         ) from error
     columns = [str(name).strip() for name in table.column_names]
     check_columns(columns, path, required=COLUMNS)

@@ -1,7 +1,7 @@
-"""From a published list of images to verified records: the part that every reader shares.
+"""Verified records from a list of images: the part that all readers share.
 
-In: a CSV, and per row what a layout makes of it (`Listed`). Out: `ImageRecord`s, each image decoded once for its size
-and hashes; or one `InputError` with every fault of every row.
+In: a CSV, and a function from its cells to a `Listed`. Out: `ImageRecord`s, each image decoded once for its size and
+hashes; or one `InputError` with every fault of every row.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import LEFT_OUT_LABELS, PLANES, plane_from_label
 
 MAX_FAULTS = 20
-"""Faults printed before `and N more`: a wrong folder makes thousands."""
+"""Faults printed before `and N more`; a wrong directory has thousands."""
 
 SEPARATORS = (",", ";", "\t")
-"""Separators tried on a CSV's header; the one that finds most of the columns wins, the earlier of equals."""
+"""Separators tried on the header of a CSV; the one that finds most required columns is used."""
 
 _SPLITS = {"1": "train", "1.0": "train", "train": "train", "0": "test", "0.0": "test", "test": "test"}
 
@@ -41,49 +41,49 @@ class Row:
     cells: dict[str, str]
     """Column to text, both stripped; empty where the row has a fault."""
     fault: str = ""
-    """What is wrong with the row as such, reported with the faults of all other rows."""
+    """What is wrong with the row itself, reported with the faults of all other rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listed:
-    """What a layout makes of a row, before the image is looked at."""
+    """A row as its layout reads it, before the image is opened."""
 
     file_name: str
-    """Path below the folder, with `/`: `Images/Patient00004_Plane1_5_of_30.png`."""
+    """Path relative to the directory, with `/`: `Images/Patient00004_Plane1_5_of_30.png`."""
     name: str
-    """Name below the source: `Algeria/patient007_DZA_plane0`."""
+    """Name within the source: `Algeria/patient007_DZA_plane0`."""
     plane: str
-    """Label or short name of the plane, as the list has it."""
+    """Label or short name of the plane, as listed."""
     patient: str
-    """Patient below the source: `Algeria/7`."""
+    """Patient within the source: `Algeria/7`."""
     centre: str
     """Country, or empty."""
     machine: str | None
     """Ultrasound machine, or None where unknown."""
     split: str
-    """The list's word for the split: 1 or 0, train or test."""
+    """The split as listed: 1 or 0, train or test."""
 
 
 def check_folder(folder: Path, *, source: str) -> Path:
-    """Return the folder as an absolute path. Raises InputError where it is missing or no folder."""
+    """Return the directory as an absolute path. Raises InputError where it does not exist or is not a directory."""
     folder = Path(folder)
     if not folder.is_dir():
-        rule = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise InputError(fault(f"{source} folder", str(folder), rule, "Give the folder that holds the list of images."))
+        rule = "is not a directory" if folder.exists() else "does not exist"
+        raise InputError(fault(f"{source} folder", str(folder), rule, "Give the directory with the list of images."))
     return folder.absolute()
 
 
 def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
     """Return the rows of a CSV, header and cells stripped, blank lines left out.
 
-    Takes a UTF-8 byte-order mark and any of `SEPARATORS`. Raises InputError for a file that is no text, has no rows,
-    lacks a required column (naming it and the columns found). A row of another length carries its fault.
+    Takes a UTF-8 byte-order mark and any of `SEPARATORS`. Raises InputError for a file that is not text, has no
+    rows or lacks a required column (naming it and the columns found). A row of another length carries its fault.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(
-            fault("list of images", str(path), f"cannot be read ({error.strerror})", "Give the folder that holds it.")
+            fault("list of images", str(path), f"cannot be read ({error.strerror})", "Check the file.")
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(fault("list of images", str(path), "is not UTF-8 text", "Save it as CSV in UTF-8.")) from error
@@ -111,7 +111,9 @@ def read_csv(path: Path, *, required: Sequence[str]) -> list[Row]:
                 continue
             rows.append(Row(where=where, cells=dict(zip(columns, stripped, strict=False))))
     except csv.Error as error:
-        raise InputError(fault("list of images", str(path), f"is no CSV ({error})", "Save it as CSV.")) from error
+        raise InputError(
+            fault("list of images", str(path), f"is not a CSV file ({error})", "Save it again.")
+        ) from error
     check_not_empty(rows, path)
     return rows
 
@@ -125,7 +127,7 @@ def check_columns(columns: Sequence[str], path: Path, *, required: Sequence[str]
         if name not in columns
     ]
     faults += [
-        fault(f"{path.name} column", name, f"is there {count} times", f"Keep one. Columns found: {found}.")
+        fault(f"{path.name} column", name, f"occurs {count} times", f"Keep one. Columns found: {found}.")
         for name, count in Counter(columns).items()
         if count > 1 and name
     ]
@@ -144,7 +146,7 @@ def records_from_rows(
     """Return a record per row, in the list's order, without the rows of planes the study leaves out.
 
     Every row is checked and every image decoded in full, on a pool of threads. Raises InputError with all faults:
-    unknown plane or split, no patient, an image listed twice, not there, or not decodable.
+    unknown plane or split, no patient, an image listed twice, missing, or not decodable.
     """
     faults: list[str] = []
     seen: dict[str, str] = {}
@@ -218,8 +220,8 @@ def _row_faults(row: Row, listed: Listed, seen: dict[str, str]) -> list[str]:
             fault(
                 f"{row.where}, image",
                 listed.file_name,
-                "is no path below the folder",
-                "Give a path relative to the folder of the list.",
+                "is not a path inside the directory",
+                "Give a path relative to the directory of the list.",
             )
         )
     return faults
@@ -231,17 +233,17 @@ def _is_below(file_name: str) -> bool:
 
 
 def _record(row: Row, listed: Listed, *, folder: Path, source: str) -> ImageRecord | str | None:
-    """Return the record, a fault of the image, or None where the row's own fault already says all."""
+    """Return the record, a fault of the image, or None where the row has a fault already."""
     if not _is_below(listed.file_name):
         return None
     path = folder / listed.file_name
-    if not os.path.isfile(path):  # False, not an error, for a name that no file system takes
-        return fault(f"{row.where}, image", str(path), "is not there", "Restore the file or remove the row.")
+    if not os.path.isfile(path):  # False, not an error, for a name that no file system accepts
+        return fault(f"{row.where}, image", str(path), "does not exist", "Restore the file or remove the row.")
     try:
         data = path.read_bytes()
         grey = grey_of(decode(open_verified(data)))
     except UNREADABLE as error:
-        return fault(f"{row.where}, image", str(path), f"cannot be decoded ({reason(error)})", "Fetch the file again.")
+        return fault(f"{row.where}, image", str(path), f"cannot be decoded ({reason(error)})", "Get the file again.")
     try:
         plane = plane_from_label(listed.plane)
         split = _SPLITS[listed.split.lower()]

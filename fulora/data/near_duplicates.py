@@ -1,4 +1,4 @@
-"""Images that are nearly one: a perceptual hash of the pixels, and every pair of hashes that are few bits apart.
+"""Near duplicates: a perceptual hash of the pixels, and every pair of hashes within a Hamming distance.
 
 In: decoded grey images, or hashes. Out: hashes as text, pairs with their distance in bits.
 Source: the difference hash (N. Krawetz, "Kind of like that", hackerfactor.com, 2013), in both directions. Deviates: 17
@@ -23,25 +23,25 @@ SIDE = 16
 NUM_BITS = 2 * SIDE * SIDE
 """Bits of a hash."""
 NEAR_BITS = 40
-"""Images are nearly equal up to this many bits: above, but for a few, what copies are away, below what others are."""
+"""Images are near duplicates up to this distance: above that of almost all copies, below that of other images."""
 EDGE_LEVELS = 2
 """Grey levels of 255 that an edge must rise by."""
 
 RULE = (
     f"difference hash of 2 x {SIDE} x {SIDE} edges above {EDGE_LEVELS}, at most {NEAR_BITS} of {NUM_BITS} bits differ"
 )
-"""What makes two images nearly equal, in words; changes with every constant above."""
+"""The rule for near duplicates in words; changes with every constant above."""
 
 _CHUNK = 256
-"""Hashes compared with all others at once: bounds memory to a few bytes times this times their number."""
+"""Hashes compared with all others at once; bounds the memory."""
 _FAR = NUM_BITS + 1
 
 
 def perceptual_hash(grey: np.ndarray) -> str:
-    """Return the hash of an image, uint8 [H, W], as 128 hex digits; empty where it shows too little to compare.
+    """Return the hash of an image, uint8 [H, W], as 128 hex digits; empty where it has too few edges to compare.
 
     Equal pixels give equal hashes on every machine: the reduction is Pillow's integer arithmetic. A blank image has no
-    edges, and any two images with `NEAR_BITS` edges between them would count as one: those have no hash.
+    edges, and any two images with `NEAR_BITS` edges in all would be near duplicates: those have no hash.
     """
     side = SIDE + 1
     reduced = np.asarray(Image.fromarray(grey).resize((side, side), Image.Resampling.HAMMING)).astype(np.int16)
@@ -52,7 +52,7 @@ def perceptual_hash(grey: np.ndarray) -> str:
 
 
 def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the bits by which hashes differ, uint16 [A, B], from the words of `hash_words`, [A, 8] and [B, 8]."""
+    """Return the Hamming distances, uint16 [A, B], of hashes from `hash_words`, [A, 8] and [B, 8]."""
     out = np.zeros((len(left), len(right)), np.uint16)
     for word in range(left.shape[1]):
         out += np.bitwise_count(left[:, word, None] ^ right[None, :, word])
@@ -65,7 +65,7 @@ def hash_words(hashes: Sequence[str]) -> np.ndarray:
 
 
 def least_distances(hashes: Sequence[str], others: Sequence[str]) -> list[int]:
-    """Return, for each hash, its distance to the nearest of the others; more than `NUM_BITS` where either has none."""
+    """Return the distance of each hash to the nearest of the others; more than `NUM_BITS` where there is none."""
     compared = [place for place, text in enumerate(hashes) if text]
     right = hash_words([text for text in others if text])
     found = [_FAR] * len(hashes)
@@ -82,10 +82,10 @@ def least_distances(hashes: Sequence[str], others: Sequence[str]) -> list[int]:
 def near_pairs(
     hashes: Sequence[str], *, nearest_only: Sequence[bool], groups: Sequence[str]
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield (place, later place, bits) of every pair of hashes within `NEAR_BITS`; an empty hash is near to none.
+    """Yield (position, later position, distance) of every pair of hashes within `NEAR_BITS`, empty hashes left out.
 
-    Where `nearest_only` says so of the earlier place, it is paired with the nearest later one of each group alone: a
-    model that draws one image over and over then gives as many pairs as images, not their square.
+    Where `nearest_only` is true of the earlier position, it is paired only with the nearest later one of each group: a
+    model that generates one image repeatedly then gives as many pairs as images, not their square.
     16 000 hashes take about a second and 60 MB.
     """
     there = np.array([place for place, text in enumerate(hashes) if text], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Pixels of image files: decoded, squared, and kept in a store that is mapped into memory.
+"""Pixels of image files: decoded, resized to squares, and kept in a memory-mapped store.
 
 In: paths or records of images (grey, RGB, with alpha, with a palette, 16 bits). Out: uint8 arrays.
 Source: paper section 4 (images resized to a square, aspect not kept).
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fulora.data.records import ImageRecord
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for a file that is no image, truncated, corrupt or too large."""
+"""What Pillow raises for a file that is not an image, truncated, corrupt or too large."""
 
 _CHUNK = 64
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -37,20 +37,20 @@ _INDEX = "index.json"
 
 
 def num_threads() -> int:
-    """Return how many threads decode images: the cores this process may use, at most 16."""
+    """Return the number of threads that decode images: the cores this process may use, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(16, cores or 1))
 
 
 def reason(error: Exception) -> str:
     """Return why an image cannot be decoded; Pillow's own text for a file of another kind names a memory address."""
-    return "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+    return "not an image file" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def open_verified(data: bytes) -> Image.Image:
-    """Return the opened image after its checksums and end were checked; raises one of `UNREADABLE`.
+    """Return the opened image after checking its checksums and end; raises one of `UNREADABLE`.
 
-    Decoding alone does not notice a PNG that lacks only its last chunk, nor one that Pillow was told to forgive.
+    Decoding alone does not detect a PNG without its last chunk, nor any where Pillow is set to load truncated images.
     """
     if data.startswith(_PNG_START) and _PNG_END not in data:
         raise OSError("the PNG file is truncated: it has no end")
@@ -126,7 +126,7 @@ def decode_square(
 
 
 class PixelStore:
-    """Squared images in one memory-mapped file, found by image id."""
+    """Square images in one memory-mapped file, found by image id."""
 
     def __init__(self, pixels: np.ndarray, image_ids: Sequence[str]) -> None:
         """Take uint8 [N, R, R, 3], usually mapped, and the id of each."""
@@ -140,18 +140,18 @@ class PixelStore:
         return int(self.pixels.shape[1])
 
     def __len__(self) -> int:
-        """Return how many images there are."""
+        """Return the number of images."""
         return len(self.image_ids)
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
-        """Return uint8 [len, R, R, 3] in the order asked for, a copy. Raises InputError for an id that is not there."""
+        """Return uint8 [len, R, R, 3] in the order asked for, a copy. Raises InputError for an unknown id."""
         return PixelRows([self], image_ids)[:]
 
 
 class PixelRows:
-    """Images of several stores in an order of their own, left where they are mapped until rows are asked for.
+    """Images of several stores in a given order, read from the mapped files when indexed.
 
-    Stands for an array uint8 [N, R, R, 3] that is indexed by row numbers or a slice, which gives a copy of those rows.
+    Acts as an array uint8 [N, R, R, 3]; indexing by row numbers or a slice gives a copy of those rows.
     """
 
     dtype = np.dtype(np.uint8)
@@ -181,7 +181,7 @@ class PixelRows:
         return (len(self), *self._pixels[0].shape[1:])
 
     def __len__(self) -> int:
-        """Return how many images there are."""
+        """Return the number of images."""
         return len(self._places)
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
@@ -194,16 +194,16 @@ class PixelRows:
 
 
 def write_store(folder: Path, records: Sequence[ImageRecord], resolution_px: int) -> None:
-    """Write a pixel store of the records; a finished store of the same images and resolution is left as it is.
+    """Write a pixel store of the records; a complete store of the same images and resolution is kept.
 
-    The pixels carry a hash of their content in their name and the index is renamed into place last, so a reader sees
-    the old store or the new one, never half of one. Raises InputError for an image that cannot be decoded or an id
-    that is there twice, OSError where the disk cannot be written.
+    The name of the pixel file holds a hash of its content and the index is renamed into place last, so a reader sees
+    the old store or the new one, never a partial one. Raises InputError for an image that cannot be decoded or a
+    repeated id, OSError where the disk cannot be written.
     """
     ids = [record.image_id for record in records]
     if len(set(ids)) != len(ids):
         twice = Counter(ids).most_common(1)[0][0]
-        raise InputError(fault("image_id", twice, "is in the records twice", "Give every image once."))
+        raise InputError(fault("image_id", twice, "occurs twice in the records", "Give every image once."))
     folder = Path(folder)
     shape = (len(records), resolution_px, resolution_px, 3)
     content = hashlib.sha256(json.dumps([shape, [(r.image_id, r.sha256) for r in records]]).encode()).hexdigest()
@@ -213,7 +213,7 @@ def write_store(folder: Path, records: Sequence[ImageRecord], resolution_px: int
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{pixels_name}.{uuid.uuid4().hex}"
     try:
-        # Written, not mapped: a full disk is then an error that can be reported, not a bus error.
+        # Written, not mapped: a full disk then raises OSError, not a bus error.
         with temporary.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -274,8 +274,8 @@ def _load(path: Path | str, sha256: str = "") -> Image.Image:
         image = decode(Image.open(io.BytesIO(data)))
     except UNREADABLE as error:
         raise InputError(
-            fault("image", str(path), f"cannot be decoded ({reason(error)})", "Fetch the file again.")
+            fault("image", str(path), f"cannot be decoded ({reason(error)})", "Get the file again.")
         ) from error
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise InputError(fault("image", str(path), "is not the file that the catalog lists", "Make the catalog again."))
+        raise InputError(fault("image", str(path), "is not the file in the catalog", "Build the catalog again."))
     return image

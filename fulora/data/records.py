@@ -1,24 +1,13 @@
-"""One image of the study as a row of the catalog.
-
-In: what a reader found out about an image. Out: an `ImageRecord`, plain text and integers only, so that a table of them
-opens anywhere.
-"""
+"""One image of the study as a row of the catalog: text and integers only, so that any tool opens the table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-Source = Literal["spanish", "african", "synthetic"]
-"""Where an image comes from. Synthetic images are drawn by a diffusion model; the other two are read from disk."""
-
-Split = Literal["train", "test"]
-"""The published split. What is trained on is a regime's business."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRecord:
-    """One image: what it is, where it lies, and what its pixels hash to."""
+    """One image: its source, plane, patient and split, its file, and the hashes of its pixels."""
 
     image_id: str
     """Unique in a catalog: `spanish/Patient01100_Plane2_2_of_3`, `african/Algeria/patient007_DZA_plane0`."""
@@ -31,9 +20,9 @@ class ImageRecord:
     patient_id: str
     """`spanish/1100`, `african/Algeria/7` (patient numbers restart in each country); empty for a synthetic image."""
     centre: str
-    """Country of the African image; `Spain` for the Spanish ones; empty where there is none."""
+    """Country of the African image; `Spain` for the Spanish ones; empty for a synthetic image."""
     machine: str | None
-    """Ultrasound machine, as published (the Spanish `US_Machine`); None where it is unknown."""
+    """Ultrasound machine as published (the Spanish `US_Machine`); None where unknown."""
     split: str
     """`train` or `test`, as published."""
     width_px: int

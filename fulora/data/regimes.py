@@ -1,7 +1,7 @@
-"""What a classifier trains on: the regimes of the paper's Tables 1 and 2, and the images LoRA learns from.
+"""Training sets: the regimes of the paper's Tables 1 and 2, and the images that LoRA is fine-tuned on.
 
-In: a catalog's records and the sizes asked for. Out: the records of a regime, drawn from a seed, with a note wherever
-there are fewer images than asked for. The order of the records never matters.
+In: a catalog's records and the numbers of images requested. Out: the records of a regime, sampled with a seed, with a
+note wherever fewer images are available than requested. The order of the records does not matter.
 Source: paper section 4, Tables 1 and 2.
 """
 
@@ -19,18 +19,18 @@ from fulora.seeds import numpy_rng
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Regime:
-    """Which images a regime takes, and whether they are augmented."""
+    """The images of a regime, and whether they are augmented."""
 
     name: str
     """The paper's name: ES, ES+DA, HB, HB+DA, AF, ES+AF."""
     spanish: Literal["all", "balanced", "none"]
-    """`all` takes `num_spanish`, `balanced` the same number per plane, `num_spanish_hybrid` in all."""
+    """`all`: `num_spanish` images; `balanced`: `num_spanish_hybrid` images, the same number of each plane."""
     african: bool
-    """Whether the African training images are in."""
+    """Whether the African training images are included."""
     synthetic: bool
-    """Whether synthetic images are in."""
+    """Whether synthetic images are included."""
     augment: bool
-    """Whether classical data augmentation is on (DA)."""
+    """Whether classical data augmentation (DA) is used."""
 
 
 REGIMES: dict[str, Regime] = {
@@ -55,7 +55,7 @@ TABLE2_REGIMES = ("AF", "ES", "ES+AF", "HB")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegimeSizes:
-    """How many images a regime asks for."""
+    """Number of images that a regime requests."""
 
     num_spanish: int = 6148
     """Spanish training images of ES. Source: paper, Table 1 (every published training image of the five planes)."""
@@ -94,26 +94,26 @@ class TrainingSet:
     records: tuple[ImageRecord, ...]
     """Spanish, then African, then synthetic images, each sorted by id."""
     notes: tuple[str, ...]
-    """One sentence for each number of images that was asked for and is not there."""
+    """One sentence for each number of images that was requested and is not available."""
 
     @property
     def num_es(self) -> int:
-        """Return how many Spanish images there are."""
+        """Return the number of Spanish images."""
         return self._count("spanish")
 
     @property
     def num_af(self) -> int:
-        """Return how many African images there are."""
+        """Return the number of African images."""
         return self._count("african")
 
     @property
     def num_synthetic(self) -> int:
-        """Return how many synthetic images there are."""
+        """Return the number of synthetic images."""
         return self._count("synthetic")
 
     @property
     def num_patients(self) -> int:
-        """Return how many patients the real images come from; synthetic images have none."""
+        """Return the number of patients of the real images; synthetic images have none."""
         return len({record.patient_id for record in self.records if record.patient_id})
 
     def _count(self, source: str) -> int:
@@ -121,9 +121,9 @@ class TrainingSet:
 
 
 def select_training_set(regime: str, records: Sequence[ImageRecord], sizes: RegimeSizes, *, seed: int) -> TrainingSet:
-    """Return the training images of a regime: only images of the published training split, the same for the same seed.
+    """Return the training images of a regime, from the published training split; deterministic given the seed.
 
-    Where there are fewer images than asked for, all are taken and a note says so. ES, ES+DA and ES+AF share their
+    Where fewer images are available than requested, all are taken and a note says so. ES, ES+DA and ES+AF share their
     Spanish images, HB and HB+DA theirs. Raises InputError for an unknown regime, or one whose source has no images.
     """
     if regime not in REGIMES:
@@ -147,14 +147,14 @@ def select_training_set(regime: str, records: Sequence[ImageRecord], sizes: Regi
 
 
 def select_test_images(records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """Return the images every classifier is tested on, the African ones of the published test split, by their ids."""
+    """Return the test images of every classifier: the African ones of the published test split, sorted by id."""
     return sorted((r for r in records if r.source == "african" and r.split == "test"), key=lambda r: r.image_id)
 
 
 def select_lora_images(
     records: Sequence[ImageRecord], *, per_plane: int, seed: int
 ) -> tuple[list[ImageRecord], list[str]]:
-    """Return the Spanish training images LoRA learns from, `per_plane` of each plane in the planes' order, and notes.
+    """Return the Spanish images that LoRA is fine-tuned on, `per_plane` of each plane in the planes' order, and notes.
 
     Where a plane has fewer, all are taken and a note says so. Raises InputError where there are none at all.
     Source: paper section 4 (20 of each plane).
@@ -171,9 +171,9 @@ def select_lora_images(
 def select_heldout_images(
     records: Sequence[ImageRecord], learned: Sequence[ImageRecord], *, per_plane: int, seed: int
 ) -> list[ImageRecord]:
-    """Return Spanish training images of patients LoRA does not see, up to `per_plane` of each plane; maybe none.
+    """Return held-out Spanish images: of patients LoRA is not fine-tuned on, at most `per_plane` of each plane.
 
-    `learned` are the images LoRA learns from. None is left where LoRA takes images of every patient.
+    `learned` are the images LoRA is fine-tuned on. Empty where these are of every patient.
     """
     seen = {record.patient_id for record in learned}
     pool = [r for r in _training_images(records, "spanish", "LoRA") if r.patient_id not in seen]
@@ -185,10 +185,11 @@ def select_heldout_images(
 def split_validation(
     records: Sequence[ImageRecord], num: int, *, by: Literal["images", "patients"], seed: int
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    """Return (training, validation) images of a regime, in their order; at most a fifth is set aside.
+    """Return (training, validation) images of a regime, in their order; at most a fifth is for validation.
 
-    By images, `num` are drawn whatever they are. By patients, patients are drawn until `num` images are reached or
-    the next would exceed a fifth of the real images: no patient is on both sides, and no synthetic image is set aside.
+    By images, `num` images are sampled, real or synthetic. By patients, patients are sampled until `num` images are
+    reached or the next patient would exceed a fifth of the real images: the two sets share no patient, and no synthetic
+    image is for validation.
     """
     rng = numpy_rng(seed, "validation")
     if by == "images":
@@ -211,8 +212,10 @@ def split_validation(
 def select_validation_beside(
     records: Sequence[ImageRecord], taken: Sequence[ImageRecord], num: int, *, seed: int
 ) -> list[ImageRecord]:
-    """Return Spanish training images of patients who have none among `taken`: patients are drawn until there are `num`
-    images, or none is left; maybe none at all."""
+    """Return validation images of Spanish patients who have no image among `taken`, from the training split.
+
+    Patients are sampled until there are `num` images or no patient is left; may be empty.
+    """
     seen = {record.patient_id for record in taken}
     of_patient: dict[str, list[ImageRecord]] = {}
     for record in sorted(_training_images(records, "spanish", "validation"), key=lambda r: r.image_id):
@@ -250,7 +253,7 @@ def _draw_all(pool: Sequence[ImageRecord], num: int, notes: list[str], *, regime
 def _draw_balanced(
     pool: Sequence[ImageRecord], num: int, notes: list[str], *, what: str, seed: int, stream: str = "regime"
 ) -> list[ImageRecord]:
-    """Return num images, the same number of each plane; every plane has a random stream of its own."""
+    """Return num images, the same number of each plane; every plane has its own random stream."""
     per_plane, source = num // len(PLANES), pool[0].source
     by_plane = {plane.name: [record for record in pool if record.plane == plane.name] for plane in PLANES}
     chosen = [r for name, images in by_plane.items() for r in _draw(images, per_plane, seed, stream, source, name)]
@@ -267,7 +270,7 @@ def _draw_balanced(
 
 
 def _draw(pool: Sequence[ImageRecord], num: int, seed: int, *stream: str) -> list[ImageRecord]:
-    """Return num of a pool that is sorted, sorted again; all where there are fewer."""
+    """Return num images of a sorted pool, sorted; all where there are fewer."""
     if len(pool) <= num:
         return list(pool)
     places = numpy_rng(seed, "draw", *stream).permutation(len(pool))[:num]

@@ -1,7 +1,4 @@
-"""Room on a disk: whether there is enough before writing, and the words where a disk refuses.
-
-In: a folder and bytes, or the system's error. Out: nothing, or an InputError that says what is missing and what stays.
-"""
+"""Disk space: a check before writing, and the error where a disk is full or cannot be written."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ def check_room(folder: Path, num_bytes: int, *, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         rule = f"has {size_words(free)} free, {size_words(num_bytes)} are needed {purpose}"
-        raise InputError(fault("--to", str(folder), rule, "Make room or choose another disk, then run it again."))
+        raise InputError(fault("--to", str(folder), rule, "Free disk space or choose another disk, then run it again."))
 
 
 def disk_fault(path: Path, error: OSError, *, stays: str) -> InputError:
-    """Return the error to raise where `path` could not be written; `stays` says what is left on the disk."""
+    """Return the error to raise where `path` could not be written; `stays` says what is kept on the disk."""
     full = error.errno in _FULL
-    rule = f"{'has no room left' if full else 'cannot be written'} ({error.strerror or error})"
-    remedy = "Make room" if full else "Choose a folder you can write to"
+    rule = f"{'has no space left' if full else 'cannot be written'} ({error.strerror or error})"
+    remedy = "Free disk space" if full else "Choose a directory you can write to"
     return InputError(fault("--to", str(path), rule, f"{remedy}, then run it again. {stays}"))

@@ -1,8 +1,4 @@
-"""A source of images, whatever its layout.
-
-In: a folder, and which source it is said to be. Out: its records: from the published layout where the folder has it,
-else from a plain folder with a list of images.
-"""
+"""Reading a source of images in its published layout, or from any directory with a list of images."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ PUBLISHED = {"spanish": spanish, "african": african}
 def read_source(folder: Path, *, source: ReadSource) -> list[ImageRecord]:
     """Return the records of a source, in the order of its list.
 
-    Raises InputError with every fault: the folder, its list, a row, an image; or a folder of the other source.
+    Raises InputError with every fault of the directory, its list, rows and images, and for one of the other source.
     """
     folder = check_folder(folder, source=source)
     _check_not_the_other(folder, source)
@@ -55,13 +51,13 @@ def _check_not_the_other(folder: Path, source: str) -> None:
                     f"{source} folder",
                     str(folder),
                     f"is the {other} set (it has {module.LIST_NAME})",
-                    f"Give it as the {other} folder.",
+                    f"Give it as the {other} directory.",
                 )
             )
 
 
 def _check_has_list(folder: Path, source: str) -> None:
-    """Raise InputError that says where the published list is, where it lies one folder deeper, or what is expected."""
+    """Raise InputError where there is no list, naming one that lies one level deeper, or what is expected."""
     if any(path.suffix.lower() in (".csv", ".parquet") for path in folder.iterdir()):
         return
     name = PUBLISHED[source].LIST_NAME
@@ -69,7 +65,7 @@ def _check_has_list(folder: Path, source: str) -> None:
     remedy = (
         f"Did you mean {deeper[0]}?"
         if deeper
-        else f"Give the folder with {name}, or one with {' or '.join(plain.LIST_NAMES)} "
+        else f"Give the directory with {name}, or one with {' or '.join(plain.LIST_NAMES)} "
         f"(columns {', '.join(plain.COLUMNS)})."
     )
     raise InputError(fault(f"{source} folder", str(folder), "has no list of images", remedy))

@@ -1,6 +1,6 @@
 """The Spanish maternal-fetal set in its published layout.
 
-In: a folder with `FETAL_PLANES_DB_data.csv` (`;`-separated, the last column named `Train ` with a space) and
+In: a directory with `FETAL_PLANES_DB_data.csv` (`;`-separated, the last column named `Train ` with a space) and
 `Images/NAME.png`. Out: a record per image of the five planes.
 Source: Burgos-Artizzu et al., Scientific Reports 10, 10200 (2020); Zenodo 3904280, CC BY 4.0.
 """
@@ -20,10 +20,10 @@ PLANE_COLUMN = "Plane"
 def read_spanish(folder: Path) -> list[ImageRecord]:
     """Return the records of the Spanish set, in the list's order, images of the maternal cervix left out.
 
-    Raises InputError with every fault of the folder, the list and the images.
+    Raises InputError with every fault of the directory, the list and the images.
     """
     folder = check_folder(folder, source="spanish")
-    return records_from_rows(list_spanish(folder), _listed, folder=folder, source="spanish")
+    return records_from_rows(list_spanish(folder), listed, folder=folder, source="spanish")
 
 
 def list_spanish(folder: Path) -> list[Row]:
@@ -31,7 +31,8 @@ def list_spanish(folder: Path) -> list[Row]:
     return read_csv(Path(folder) / LIST_NAME, required=COLUMNS)
 
 
-def _listed(cells: dict[str, str]) -> Listed:
+def listed(cells: dict[str, str]) -> Listed:
+    """Return what a row of the list says of its image."""
     name = cells["Image_name"].removesuffix(".png")
     return Listed(
         file_name=f"Images/{name}.png" if name else "",

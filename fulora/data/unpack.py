@@ -1,8 +1,11 @@
-"""An archive from elsewhere onto the disk, all of it or nothing.
+"""Safe extraction of a downloaded archive: all of it or nothing.
 
-In: a zip or a tar.xz, and a folder that does not exist. Out: the folder with the archive's files, as plain files with
-this user's own permissions. Every member is looked at before the first is written; one bad member refuses the archive.
-Source: the attacks that PEP 706 names, which the first releases of Python 3.11 do not filter, and zip's own.
+In: a zip or a tar.xz, and a directory that does not exist. Out: the directory with the archive's files, as regular
+files with this user's own permissions. Every member is checked before the first is written; one bad member refuses the
+archive.
+Source: the attacks that PEP 706 names, and those on zip files. tarfile's data filter and zipfile's own extraction are
+not used: the filter accepts links, absolute paths, duplicates and archive bombs and finds a bad member only after
+earlier ones are on the disk; zipfile renames a bad member and extracts it.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from fulora.data.download import Progress
+from fulora.data.download import TransferProgress
 from fulora.data.listing import raise_capped
 from fulora.data.room import check_room, disk_fault, size_words
 from fulora.errors import InputError, fault, one_line
@@ -28,11 +31,11 @@ from fulora.errors import InputError, fault, one_line
 ArchiveKind = Literal["zip", "tar.xz"]
 
 MAX_EXPANSION = 10
-"""How many times its own size an archive may hold: images are compressed already, so theirs hold about once."""
+"""Largest ratio of unpacked to packed size; images are compressed already, so theirs is about 1."""
 SMALL_BYTES = 64 << 20
-"""What any archive may hold, however small it is."""
+"""Unpacked size that is accepted of any archive, however small it is."""
 MAX_MEMBERS = 100_000
-"""Files and folders an archive may hold; the larger of the two sources has about 12 400."""
+"""Most members of an archive; the larger of the two sources has about 12 400."""
 
 _DAMAGED = (
     tarfile.TarError,
@@ -40,7 +43,7 @@ _DAMAGED = (
     lzma.LZMAError,
     zlib.error,
     EOFError,
-    NotImplementedError,  # a compression that zipfile does not know
+    NotImplementedError,  # unsupported compression in a zip
     ValueError,  # numbers and names in headers
     struct.error,
 )
@@ -53,26 +56,26 @@ class Member:
     name: str
     """Its path, as the archive has it."""
     size_bytes: int
-    """Its size when unpacked, as the archive says; no more than that is read."""
+    """Its unpacked size as the archive states it; no more is read."""
     is_folder: bool
-    """Whether it is a folder; all that is neither a folder nor a plain file has `refused`."""
+    """Whether it is a directory."""
     refused: str
-    """Why it may not be unpacked, for what it is: `is a symbolic link`; else empty."""
+    """Why its type is refused (`is a symbolic link`); empty for regular files and directories."""
     open: Callable[[], IO[bytes] | None]
     """Opens its bytes."""
 
     @property
     def path(self) -> PurePosixPath:
-        """Its path below the folder; `.` for the folder itself."""
+        """Its path relative to the directory; `.` for the directory itself."""
         return PurePosixPath(self.name)
 
 
-def unpack(archive: Path, kind: ArchiveKind, folder: Path, *, what: str, progress: Progress) -> int:
-    """Unpack an archive into a new folder and return how many files it has.
+def unpack(archive: Path, kind: ArchiveKind, folder: Path, *, what: str, progress: TransferProgress) -> int:
+    """Unpack an archive into a new directory and return the number of files.
 
-    Raises InputError, with nothing written, for an archive that is damaged, too large, or has a member that is a link,
-    a device, encrypted, there twice, or whose path is absolute or has `..`; and where the disk has or gets no room. The
-    folder may be half full then: the caller removes it.
+    Raises InputError for an archive that is too large or has a member that is a link, a device, encrypted or a
+    duplicate, or whose path is absolute or contains `..`: then nothing is written. Raises InputError too for an archive
+    that is damaged and for a full disk: then the directory may be incomplete, and the caller removes it.
     """
     try:
         with _opened(archive, kind) as listed:
@@ -90,7 +93,7 @@ def unpack(archive: Path, kind: ArchiveKind, folder: Path, *, what: str, progres
 
 
 def check_members(members: Iterable[Member], archive: Path, *, limit_bytes: int) -> list[Member]:
-    """Return the members. Raises InputError with every member that is refused, or at the one that goes over a limit."""
+    """Return the members. Raises InputError with every refused member, or at the first one over a limit."""
     kept: list[Member] = []
     faults: list[str] = []
     files: set[PurePosixPath] = set()
@@ -99,21 +102,21 @@ def check_members(members: Iterable[Member], archive: Path, *, limit_bytes: int)
         kept.append(member)
         total += member.size_bytes
         if total > limit_bytes or len(kept) > MAX_MEMBERS:
-            rule = f"unpacks to more than {size_words(limit_bytes)} or {MAX_MEMBERS} members, the most that is taken"
+            rule = f"unpacks to more than {size_words(limit_bytes)} or {MAX_MEMBERS} members, the limits"
             raise InputError(fault("archive", str(archive), rule, _LOOK))
-        reason = member.refused or _path_fault(member) or ("is there twice" if member.path in files else "")
+        reason = member.refused or _path_fault(member) or ("occurs twice" if member.path in files else "")
         if reason:
             faults.append(fault(f"{archive} member", member.name, reason, _LOOK))
         if not member.is_folder:
             files.add(member.path)
     for member in kept:
         if any(parent in files for parent in member.path.parents) or (member.is_folder and member.path in files):
-            faults.append(fault(f"{archive} member", member.name, "needs a folder where a file is", _LOOK))
+            faults.append(fault(f"{archive} member", member.name, "needs a directory where there is a file", _LOOK))
     raise_capped(faults)
     return kept
 
 
-_LOOK = "Nothing was unpacked. Look at the archive; if it is no good, delete it."
+_LOOK = "Nothing was unpacked. Inspect the archive; delete it if it is malicious or damaged."
 
 
 def _path_fault(member: Member) -> str:
@@ -121,13 +124,13 @@ def _path_fault(member: Member) -> str:
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         return "is an absolute path"
     if ".." in re.split(r"[/\\]", name):
-        return "leads out of the folder"
+        return "leads outside the directory"
     if "\\" in name or re.search(r"[\x00-\x1f]", name):
         return "has a backslash or a control character"
     return "" if member.is_folder or member.path.parts else "has no name"
 
 
-def _write_all(members: Iterable[Member], folder: Path, total: int, *, what: str, progress: Progress) -> int:
+def _write_all(members: Iterable[Member], folder: Path, total: int, *, what: str, progress: TransferProgress) -> int:
     num_files = done = 0
     target = folder
     try:
@@ -142,7 +145,7 @@ def _write_all(members: Iterable[Member], folder: Path, total: int, *, what: str
             num_files += 1
             progress.moved(what, done, total)
     except OSError as error:
-        raise disk_fault(target, error, stays="Nothing of it stays; the archive does.") from error
+        raise disk_fault(target, error, stays="The extracted files are removed; the archive is kept.") from error
     return num_files
 
 
@@ -166,7 +169,7 @@ def _opened(archive: Path, kind: ArchiveKind) -> Iterator[Iterator[Member]]:
             yield (_zip_member(zipped, info) for info in zipped.infolist())
     else:
         with tarfile.open(archive, "r:xz") as tar:
-            # One by one: a tar that unpacks without end is left at the limit, not read through.
+            # One by one: reading stops at the limit, however much the tar would unpack to.
             yield (_tar_member(tar, info) for info in tar)
 
 
@@ -176,11 +179,11 @@ def _zip_member(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     if stat.S_ISLNK(kind):
         refused = "is a symbolic link"
     elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        refused = "is neither a file nor a folder"
+        refused = "is neither a file nor a directory"
     elif info.flag_bits & 0x1:
         refused = "is encrypted"
     return Member(
-        # orig_filename: `filename` is cut at a null byte, which would hide what comes after.
+        # orig_filename: `filename` is cut at a null byte, which would hide what follows.
         name=info.orig_filename,
         size_bytes=info.file_size,
         is_folder=info.is_dir(),
@@ -195,7 +198,7 @@ def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     if info.issym() or info.islnk():
         refused = f"is a {'symbolic' if info.issym() else 'hard'} link"
     elif not plain and not info.isdir():
-        refused = "is neither a file nor a folder"
+        refused = "is neither a file nor a directory"
     return Member(
         name=info.name,
         size_bytes=info.size if plain else 0,

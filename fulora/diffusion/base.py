@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 class Base:
     """A loaded base. Every weight is frozen and every part in evaluation mode."""
 
-    spec: str
-    """What was asked for."""
     name: str
     """What ran, for tables and reports: the spec and the short hash."""
     sha256: str
@@ -91,7 +89,7 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
     if spec == RANDOM:
         with _quiet_loading():
             pipe = random_base.build_random(dtype)
-        return _frozen(pipe, spec, fingerprint(spec), f"{RANDOM} (random weights", device, dtype)
+        return _frozen(pipe, fingerprint(spec), f"{RANDOM} (random weights", device, dtype)
     path = tiny_folder() if spec == TINY else Path(spec).expanduser()
     options: dict[str, Any] = {"dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
     with _quiet_loading():
@@ -112,15 +110,14 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
             weights = weight_files(folder)
     _check_parts(pipe, spec)
     label = f"{TINY} (bundled" if spec == TINY else f"{spec} (weights"
-    return _frozen(pipe, spec, hash_files(weights), label, device, dtype)
+    return _frozen(pipe, hash_files(weights), label, device, dtype)
 
 
-def _frozen(pipe: Any, spec: str, sha256: str, label: str, device: str, dtype: torch.dtype) -> Base:
+def _frozen(pipe: Any, sha256: str, label: str, device: str, dtype: torch.dtype) -> Base:
     """Return a pipeline's parts as a base on a device, no weight of it trainable."""
     for part in PARTS:
         getattr(pipe, part).requires_grad_(False).eval()
     base = Base(
-        spec=spec,
         name=f"{label}, sha256 {sha256[:8]})",
         sha256=sha256,
         vae=pipe.vae,

@@ -34,9 +34,9 @@ from fulora.diffusion.base import Base, load_base
 from fulora.diffusion.caching import cached_embedder, check_resolution, trained_embedder
 from fulora.diffusion.checkpoints import Checkpoints
 from fulora.diffusion.formats import KOHYA_FILE, save_diffusers, save_kohya
+from fulora.diffusion.latent_dataset import Images, heldout_groups, input_faults, latent_dataset
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.training import Log, LoraTraining
-from fulora.diffusion.training_set import Images, heldout_groups, input_faults, training_set
 from fulora.errors import raise_if_any
 from fulora.seeds import derive_seed
 
@@ -191,7 +191,7 @@ def prepare(
     check_resolution(model, config.resolution_px)
     texts = sorted({*captions, *(heldout[1] if heldout else ()), ""})
     rows = [texts.index(caption) for caption in captions]
-    data = training_set(model, pixels, rows, texts.index(""), names, config)
+    data = latent_dataset(model, pixels, rows, texts.index(""), names, config)
     watched = heldout_groups(model, heldout, texts, config) if heldout else []
     trains_text = config.text_encoder_rate > 0
     embed = (trained_embedder if trains_text else cached_embedder)(model, texts, config.clip_skip)

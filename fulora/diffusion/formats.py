@@ -47,11 +47,6 @@ class AdapterWeights:
     up: dict[str, torch.Tensor]
     """B of equation (2) by part and module path, float [out, rank] (or + [1, 1])."""
 
-    @property
-    def trains_text(self) -> bool:
-        """Return whether it changes the text encoder too."""
-        return any(name.startswith(TEXT_ENCODER) for name in self.down)
-
 
 def save_diffusers(weights: AdapterWeights, folder: Path) -> Path:
     """Write `pytorch_lora_weights.safetensors` for `StableDiffusionPipeline.load_lora_weights(folder)`; returns it."""

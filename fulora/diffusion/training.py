@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from fulora.diffusion.checkpoints import Checkpoints, State
 from fulora.diffusion.flat import check_views
 from fulora.diffusion.heldout import heldout_loss
+from fulora.diffusion.latent_dataset import LatentDataset
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.optimizer import make_optimizer
-from fulora.diffusion.training_set import TrainingSet
 from fulora.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Schedule:
     every image is seen equally often. Shapes: `groups` [num_steps], the others [num_steps, batch_size], int64.
     """
 
-    def __init__(self, data: TrainingSet, num_times: int, config: LoraConfig, seed: int) -> None:
+    def __init__(self, data: LatentDataset, num_times: int, config: LoraConfig, seed: int) -> None:
         import torch
 
         generator = torch.Generator().manual_seed(derive_seed(seed, "finetune", "schedule"))
@@ -75,7 +75,7 @@ class LoraTraining:
         unet: Any,
         embed: Callable[[torch.Tensor], torch.Tensor],
         trainable: tuple[list[Any], list[Any]],
-        data: TrainingSet,
+        data: LatentDataset,
         heldout: Sequence[tuple[torch.Tensor, Sequence[int]]] = (),
         noise_config: Any,
         dtype: torch.dtype,

@@ -29,7 +29,7 @@ _LUMA = (np.float32(299), np.float32(587), np.float32(114))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ImageSet:
+class FeatureSet:
     """The images of one side; real ones with their patients."""
 
     pixels: np.ndarray
@@ -70,8 +70,6 @@ class Thresholds:
 
     minimum: float
     """The closest held-out image's."""
-    first_percentile: float
-    """What one held-out image in a hundred lies below: firmer than the minimum, which one odd image makes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +83,6 @@ class CopyAudit:
     share_by_chance: float | None
     """Percent that new images of new patients would show at most on average: 2 / (held-out patients + 1), two
     distances being looked at."""
-    share_below_percentile: float | None
-    """Percent of synthetic images below the first percentile by either distance; 1 to 2 % of real images are."""
     pixels: Thresholds | None
     """Held-out distances by pixels."""
     features: Thresholds | None
@@ -99,8 +95,6 @@ class CopyAudit:
     """Held-out real images that make the thresholds."""
     num_heldout_patients: int
     """Their patients."""
-    num_heldout_repeats: int
-    """Held-out images left out because their pixels are a training image's."""
     worst: tuple[int, ...]
     """Indices into `images`, the worst first: by ratio, or without held-out images by the smaller of distance over
     the mean distance."""
@@ -111,9 +105,9 @@ class CopyAudit:
 
 
 def audit_copies(
-    synthetic: ImageSet,
-    training: ImageSet,
-    heldout: ImageSet | None = None,
+    synthetic: FeatureSet,
+    training: FeatureSet,
+    heldout: FeatureSet | None = None,
     *,
     extractor: str,
     num_worst: int = NUM_WORST,
@@ -138,10 +132,9 @@ def audit_copies(
     found = _Nearest.of(synthetic, pixels, features, block)
     notes: list[str] = []
     kept = np.zeros(0, dtype=np.int64)
-    repeats, patients = 0, 0
+    patients = 0
     by_pixels = by_features = None
     closer: np.ndarray | None = None
-    below: np.ndarray | None = None
     if heldout is not None and len(heldout.image_ids):
         real = _Nearest.of(heldout, pixels, features, block)
         kept = np.flatnonzero(real.distance_pixels >= SAME_IMAGE)
@@ -164,8 +157,6 @@ def audit_copies(
         for name in np.array(["pixels", "features"])[least == 0]:
             notes.append(f"The closest held-out image is at distance 0 by {name}: nothing can be closer by {name}.")
         closer = np.asarray((distances < least).any(1))
-        percentiles = np.array([by_pixels.first_percentile, by_features.first_percentile])
-        below = np.asarray((distances < percentiles).any(1))
     images = [
         NearestImage(
             image_id=str(image_id),
@@ -183,14 +174,12 @@ def audit_copies(
         images=images,
         share_closer=None if closer is None else 100 * float(closer.mean()),
         share_by_chance=None if closer is None else min(100.0, 200 / (patients + 1)),
-        share_below_percentile=None if below is None else 100 * float(below.mean()),
         pixels=by_pixels,
         features=by_features,
         num_synthetic=len(images),
         num_training=len(training.image_ids),
         num_heldout=len(kept),
         num_heldout_patients=patients,
-        num_heldout_repeats=repeats,
         worst=tuple(int(row) for row in np.argsort(ratios, kind="stable")[:num_worst]),
         extractor=extractor,
         notes=notes,
@@ -208,7 +197,7 @@ class _Nearest:
     distance_features: np.ndarray
 
     @classmethod
-    def of(cls, images: ImageSet, pixels: np.ndarray, features: np.ndarray, block: int) -> _Nearest:
+    def of(cls, images: FeatureSet, pixels: np.ndarray, features: np.ndarray, block: int) -> _Nearest:
         """Return those of `images` among thumbnails and features of length 1."""
         own = _thumbnails(images.pixels, block)
         # Turning the one is turning the other.
@@ -287,7 +276,7 @@ def _area_weights(side: int) -> np.ndarray:
 
 
 def _thresholds(distances: np.ndarray) -> Thresholds:
-    return Thresholds(minimum=float(distances.min()), first_percentile=float(np.percentile(distances, 1)))
+    return Thresholds(minimum=float(distances.min()))
 
 
 def _ratios(distances: np.ndarray, yardsticks: np.ndarray) -> np.ndarray:
@@ -296,7 +285,9 @@ def _ratios(distances: np.ndarray, yardsticks: np.ndarray) -> np.ndarray:
     return np.divide(distances, yardsticks, out=none, where=np.broadcast_to(yardsticks > 0, distances.shape)).min(1)
 
 
-def _faults(synthetic: ImageSet, training: ImageSet, heldout: ImageSet | None, num_worst: int, block: int) -> list[str]:
+def _faults(
+    synthetic: FeatureSet, training: FeatureSet, heldout: FeatureSet | None, num_worst: int, block: int
+) -> list[str]:
     """Return every fault of what the audit was given."""
     sides = {"synthetic": synthetic, "training": training} | ({"heldout": heldout} if heldout is not None else {})
     found = [one for name, side in sides.items() for one in _faults_of(name, side, 0 if name == "heldout" else 1)]
@@ -320,7 +311,7 @@ def _faults(synthetic: ImageSet, training: ImageSet, heldout: ImageSet | None, n
     return found
 
 
-def _faults_of(name: str, side: ImageSet, least: int) -> list[str]:
+def _faults_of(name: str, side: FeatureSet, least: int) -> list[str]:
     found: list[str] = []
     shape, kind = side.pixels.shape, side.pixels.dtype
     if kind != np.uint8 or side.pixels.ndim not in (3, 4) or (side.pixels.ndim == 4 and shape[3] != 3):

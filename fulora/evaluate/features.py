@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,17 +21,6 @@ INCEPTION_TAG = "inception_v3.tv_in1k"
 """timm's name of torchvision's Inception v3 weights."""
 INCEPTION_PX = 299
 """Inception's input size."""
-
-
-class FeatureExtractor(Protocol):
-    """Anything with a name that turns images into features."""
-
-    @property
-    def name(self) -> str:
-        """What made the features."""
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 [N, D] of uint8 images [N, H, W, 3]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

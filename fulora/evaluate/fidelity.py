@@ -128,26 +128,6 @@ def fid(a: np.ndarray, b: np.ndarray) -> float:
     return max(0.0, float(offset @ offset) + spread - 2 * shared)
 
 
-def kid(a: np.ndarray, b: np.ndarray, *, subset_size: int, num_subsets: int, seed: int) -> tuple[float, float]:
-    """Return KID's mean and standard deviation over random subsets of features [N, D] and [M, D].
-
-    Bińkowski et al. 2018: the unbiased squared MMD with kernel (x.y / D + 1)^3 of `subset_size` images of each side,
-    drawn without replacement, `num_subsets` times. Subsets overlap: the deviation (N - 1) is that of one subset's
-    estimate, and over the root of `num_subsets` no standard error of the mean. Costs one pass over all pairs, however
-    many subsets. Raises InputError for a size below 2 or above a side, and for fewer than 2 subsets.
-    """
-    a, b = _checked({"a": a, "b": b}, least=2)
-    limit, faults = min(len(a), len(b)), []
-    if not 2 <= subset_size <= limit:
-        rule = f"must be from 2 to the images of the smaller side ({limit})"
-        faults.append(fault("subset_size", subset_size, rule, "Change it, or give more images"))
-    if num_subsets < 2:
-        faults.append(fault("num_subsets", num_subsets, "must be at least 2", "Choose a larger number"))
-    raise_if_any(faults)
-    values = _mmd(a, b, *_subsets(len(a), len(b), subset_size, num_subsets, seed))
-    return float(values.mean()), float(values.std(ddof=1))
-
-
 def kid_full(a: np.ndarray, b: np.ndarray) -> float:
     """Return the unbiased KID over all images, features [N, D] and [M, D]; the estimate of least variance.
 

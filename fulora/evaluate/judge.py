@@ -127,13 +127,6 @@ def train_judge(
     )
 
 
-def recognised(judge: Judge, images: np.ndarray, labels: np.ndarray, *, device: str = "auto") -> float:
-    """Return the percentage of uint8 images [N, R, R, 3] the judge takes for the plane of the label; nan for none."""
-    if len(images) == 0:
-        return float("nan")
-    return 100.0 * float((predict(judge.model, as_rgb(images), device=device).argmax(1) == np.asarray(labels)).mean())
-
-
 def as_rgb(images: np.ndarray) -> np.ndarray:
     """Return grey images [N, H, W] with three equal channels, colour images [N, H, W, 3] as they are."""
     return np.repeat(images[..., None], 3, axis=-1) if images.ndim == 3 else images

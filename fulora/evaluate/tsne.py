@@ -36,7 +36,7 @@ class SourceFeatures(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Embedding:
+class TsneEmbedding:
     """The points of all planes."""
 
     rows: list[dict[str, str | float]]
@@ -51,7 +51,7 @@ def embed_planes(
     per_source: int = 35,
     seed: int,
     planes: Sequence[str] = _TESTED,
-) -> Embedding:
+) -> TsneEmbedding:
     """Return the t-SNE of each plane: `per_source` images of each source, drawn from the seed; fewer where fewer are.
 
     The order of the images does not matter. A source without images of a plane is noted and left out of it; so is a
@@ -81,7 +81,7 @@ def embed_planes(
             rows.append({"plane": plane, "source": source, "image_id": image_id, "x": float(x), "y": float(y)})
     wanted = f"t-SNE asks for {per_source} images per source and plane; there are fewer"
     notes += [f"{wanted} {source} ones: {', '.join(counts)}" for source, counts in short.items()]
-    return Embedding(rows=rows, notes=notes)
+    return TsneEmbedding(rows=rows, notes=notes)
 
 
 def _embedded(features: np.ndarray, seed: int) -> np.ndarray:

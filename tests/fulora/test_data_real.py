@@ -22,7 +22,7 @@ from fulora.data.pixels import decode_square, open_store, pixel_hash, read_grey,
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import RegimeSizes, TrainingSet, select_lora_images, select_training_set
 from fulora.data.sources import read_source
-from fulora.data.spanish import COLUMNS, _listed
+from fulora.data.spanish import COLUMNS, listed
 from fulora.planes import plane_from_label
 
 REAL_DATA = os.environ.get("FULORA_REAL_DATA", "")
@@ -101,7 +101,7 @@ def test_patients_of_the_published_lists_are_the_papers(name: str, num_images: i
     lists = Path(REAL_DATA) / "lists"
     rows = read_csv(lists / "spanish_train_6148.csv", required=COLUMNS)
     wanted = {row.cells["Image_name"] for row in read_csv(lists / name, required=("Image_name",))}
-    records = tuple(_unread(_listed(row.cells)) for row in rows if row.cells["Image_name"] in wanted)
+    records = tuple(unread(listed(row.cells)) for row in rows if row.cells["Image_name"] in wanted)
     assert len(records) == num_images
     training = TrainingSet(regime="", records=records, notes=())
     assert (training.num_es, training.num_patients) == (num_images, num_patients)
@@ -112,17 +112,17 @@ def test_patients_of_the_published_lists_are_the_papers(name: str, num_images: i
         assert set(Counter(record.plane for record in records).values()) == {230}
 
 
-def _unread(listed: Listed) -> ImageRecord:
+def unread(image: Listed) -> ImageRecord:
     """Return the record of an image that is listed but not at hand."""
     return ImageRecord(
-        image_id=f"spanish/{listed.name}",
+        image_id=f"spanish/{image.name}",
         path="",
         source="spanish",
-        plane=plane_from_label(listed.plane).name,
-        patient_id=f"spanish/{listed.patient}",
-        centre=listed.centre,
-        machine=listed.machine,
-        split="train" if listed.split == "1" else "test",
+        plane=plane_from_label(image.plane).name,
+        patient_id=f"spanish/{image.patient}",
+        centre=image.centre,
+        machine=image.machine,
+        split="train" if image.split == "1" else "test",
         width_px=0,
         height_px=0,
         sha256="",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
 from fulora.errors import InputError
-from fulora.evaluate import fidelity
-from fulora.evaluate.fidelity import baseline, comparable_size, fid, kid, kid_full, measure, precision_recall
+from fulora.evaluate.fidelity import baseline, comparable_size, fid, kid_full, measure, precision_recall
 
 
 def normal(num: int, width: int = 6, seed: int = 0) -> np.ndarray:
@@ -70,20 +70,29 @@ def test_kid_of_three_points_by_hand() -> None:
     b = np.array([[2.0, 2], [0, 0], [2, 0]])
     expected = 1 + 29 / 3 - 2 * 87 / 9
     assert kid_full(a, b) == pytest.approx(expected)
-    assert kid(a, b, subset_size=3, num_subsets=4, seed=0) == (pytest.approx(expected), pytest.approx(0, abs=1e-12))
     # Unequal sides: within b 1; across 1 + 1, 1 + 27 and 1 + 1 over 6 pairs.
     assert kid_full(a, b[1:]) == pytest.approx(1 + 1 - 2 * 32 / 6)
 
 
-def test_kid_subsets_are_the_plain_estimate_of_those_rows() -> None:
-    a, b = normal(40, seed=0), normal(50, seed=1) + 0.4
-    chosen = fidelity._subsets(40, 50, 10, 30, seed=3)
-    one_by_one = [kid_full(a[chosen[0][:, s] > 0], b[chosen[1][:, s] > 0]) for s in range(30)]
-    assert [int(side.sum(0).min()) for side in chosen] == [int(side.sum(0).max()) for side in chosen] == [10, 10]
-    mean, deviation = kid(a, b, subset_size=10, num_subsets=30, seed=3)
-    assert mean == pytest.approx(np.mean(one_by_one)) and deviation == pytest.approx(np.std(one_by_one, ddof=1))
-    assert (mean, deviation) == kid(a, b, subset_size=10, num_subsets=30, seed=3)
-    assert (mean, deviation) != kid(a, b, subset_size=10, num_subsets=30, seed=4)
+def test_kid_is_the_plain_mean_over_all_pairs() -> None:
+    a, b = normal(520, 3, seed=0), normal(600, 3, seed=1) + 0.4  # more rows than are looked at in one go
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / 3 + 1) ** 3
+
+    within = [(kernel(x, x).sum() - np.trace(kernel(x, x))) / (len(x) * (len(x) - 1)) for x in (a, b)]
+    assert kid_full(a, b) == pytest.approx(sum(within) - 2 * kernel(a, b).mean())
+
+
+def test_the_deviation_of_kid_is_that_over_halves_of_both_sides() -> None:
+    """Six images a side have 20 halves: the deviation over all 400 pairs of halves is what 100 drawn ones estimate."""
+    a, b = normal(6, seed=0), normal(6, seed=1) + 0.4
+    halves = [list(rows) for rows in itertools.combinations(range(6), 3)]
+    exact = np.std([kid_full(a[mine], b[theirs]) for mine in halves for theirs in halves])
+    found = [measure(a, b, features="", seed=seed) for seed in range(100)]
+    assert np.sqrt(np.mean([one.kid_deviation**2 for one in found])) == pytest.approx(exact, rel=0.05)
+    assert len({one.kid_deviation for one in found}) == 100
+    assert found[0] == measure(a, b, features="", seed=0)
 
 
 def test_kid_is_unbiased_and_fid_is_not() -> None:
@@ -117,10 +126,9 @@ def test_precision_and_recall_at_their_ends() -> None:
     assert precision_recall(collapsed, real) == (recall, precision)
 
 
-@pytest.mark.parametrize("block", [1, 7, 512])
-def test_precision_and_recall_are_those_of_all_distances(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fidelity, "_BLOCK", block)
-    real, generated = normal(60, 3, seed=0) + 100, 1.3 * normal(45, 3, seed=1) + 100.5
+@pytest.mark.parametrize("numbers", [(60, 45), (512, 513), (1100, 700)])
+def test_precision_and_recall_are_those_of_all_distances(numbers: tuple[int, int]) -> None:
+    real, generated = normal(numbers[0], 3, seed=0) + 100, 1.3 * normal(numbers[1], 3, seed=1) + 100.5
     for k in (1, 3, 5):
 
         def inside(points: np.ndarray, others: np.ndarray, k: int = k) -> float:
@@ -131,11 +139,6 @@ def test_precision_and_recall_are_those_of_all_distances(block: int, monkeypatch
         expected = inside(generated, real), inside(real, generated)
         assert precision_recall(real, generated, k=k) == pytest.approx(expected)
         assert 5 < expected[0] < 95
-    assert kid_full(real, generated) == pytest.approx(fidelity._mmd(real, generated, *map(ones, (60, 45)))[0])
-
-
-def ones(num: int) -> np.ndarray:
-    return np.ones((num, 1))
 
 
 def test_measure_takes_equal_numbers_and_repeats() -> None:
@@ -156,12 +159,15 @@ def test_measure_takes_equal_numbers_and_repeats() -> None:
 
 def test_baseline_has_no_patient_on_both_sides_and_the_size_asked_for() -> None:
     rng = np.random.default_rng(0)
+    # Patients far apart, the images of one close together: neighbours on the other side would be the same patient's.
+    groups = np.repeat([f"patient {number}" for number in range(15)], 8)
+    apart = np.repeat(1e3 * normal(15, 40), 8, axis=0) + normal(120, 40, seed=1)
+    found = [baseline(apart, groups=groups, size=56, features="", seed=seed) for seed in range(20)]
+    assert [(one.precision, one.recall) for one in found if one] == [(0, 0)] * 20
+    assert len({one.fid for one in found if one}) > 10, "the seed decides who is on which side"
+    mixed = baseline(apart, groups=[str(row) for row in range(120)], size=60, features="", seed=0)
+    assert mixed is not None and mixed.precision > 50 and mixed.recall > 50
     groups = np.array([f"patient {number}" for number in rng.integers(0, 30, 120)])
-    for seed in range(20):
-        one, other = fidelity._split_patients(groups, seed)
-        assert not set(groups[one]) & set(groups[other])
-        assert sorted([*one, *other]) == list(range(120)) and abs(len(one) - len(other)) <= 1
-    assert {tuple(fidelity._split_patients(groups, seed)[0]) for seed in range(3)} != {tuple(one)}
     real = normal(120)
     size = comparable_size(groups, 50)
     assert size == 50 and comparable_size(groups, 5000) in (59, 60)
@@ -209,8 +215,6 @@ def test_faults_name_field_value_rule_and_remedy() -> None:
         lambda: fid(good, good[:, :3]),
         lambda: fid(good[0], good),
         lambda: kid_full(good, bad),
-        lambda: kid(good, good, subset_size=11, num_subsets=5, seed=0),
-        lambda: kid(good, good, subset_size=1, num_subsets=1, seed=0),
         lambda: precision_recall(good[:3], good),
         lambda: precision_recall(good, good, k=0),
         lambda: measure(good, good, features="", seed=0, size=11),

@@ -13,8 +13,8 @@ import torch
 from fulora.diffusion.base import load_base
 from fulora.diffusion.finetune import FinetuneResult, LoraConfig, finetune, prepare
 from fulora.diffusion.formats import DIFFUSERS_FILE, KOHYA_FILE, read_adapter
+from fulora.diffusion.latent_dataset import LatentDataset
 from fulora.diffusion.training import Schedule
-from fulora.diffusion.training_set import TrainingSet
 from fulora.errors import InputError
 
 CONFIG = LoraConfig(rank=8, num_steps=12, learning_rate=1e-3, resolution_px=32, log_every=5)
@@ -122,7 +122,7 @@ def test_every_fault_is_reported_at_once_and_before_the_base_is_looked_for(tmp_p
 
 def test_the_schedule_shows_every_image_equally_often_with_its_caption() -> None:
     config = LoraConfig(num_steps=50, batch_size=2)
-    data = training_set([10])
+    data = latent_dataset([10])
     drawn = Schedule(data, 1000, config, 0)
     assert torch.bincount(drawn.images.flatten()).tolist() == [10] * 10
     assert torch.equal(drawn.texts, torch.where(drawn.images % 2 == 0, 3, 4))
@@ -131,7 +131,7 @@ def test_the_schedule_shows_every_image_equally_often_with_its_caption() -> None
 
 
 def test_a_step_takes_images_of_one_size_and_sizes_as_often_as_they_have_images() -> None:
-    data = training_set([6, 2, 2])
+    data = latent_dataset([6, 2, 2])
     drawn = Schedule(data, 1000, LoraConfig(num_steps=100, batch_size=2), 0)
     assert torch.bincount(drawn.groups).tolist() == [60, 20, 20]
     for group, images in zip(drawn.groups.tolist(), drawn.images.tolist(), strict=True):
@@ -139,12 +139,12 @@ def test_a_step_takes_images_of_one_size_and_sizes_as_often_as_they_have_images(
     assert torch.bincount(drawn.images.flatten()).tolist() == [20] * 10
 
 
-def training_set(sizes: list[int]) -> TrainingSet:
+def latent_dataset(sizes: list[int]) -> LatentDataset:
     latents = [(torch.zeros(size, 4, 8, 8), torch.zeros(size, 4, 8, 8)) for size in sizes]
     ends = np.cumsum(sizes).tolist()
     images = [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
     names = [f"image {index}" for index in range(ends[-1])]
-    return TrainingSet(groups=latents, images=images, texts=[3, 4] * (ends[-1] // 2), empty_text=0, names=names)
+    return LatentDataset(groups=latents, images=images, texts=[3, 4] * (ends[-1] // 2), empty_text=0, names=names)
 
 
 def test_the_released_protocol_trains_blocks_and_text_encoder_on_buckets(small_base: Path, tmp_path: Path) -> None:
@@ -162,7 +162,8 @@ def test_the_released_protocol_trains_blocks_and_text_encoder_on_buckets(small_b
     weights = read_adapter(tmp_path / "out", base)
     # Clip skip leaves the last layer of the text encoder out, so its B stays zero.
     moved = {name for name, matrix in weights.up.items() if matrix.any()}
-    assert weights.trains_text and weights.up.keys() - moved == {name for name in weights.up if ".layers.1." in name}
+    assert {name.split(".")[0] for name in weights.down} == {"unet", "text_encoder"}
+    assert weights.up.keys() - moved == {name for name in weights.up if ".layers.1." in name}
     assert result.num_trainable == sum(m.numel() for side in (weights.down, weights.up) for m in side.values())
     with pytest.raises(InputError, match="below bucket_step_px"):
         small = [*images[:3], images[3][:4]]

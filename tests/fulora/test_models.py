@@ -10,7 +10,6 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from fulora.classify import weights as files
 from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import MODELS, ModelSpec, build_model, new_model
 from fulora.classify.training import predict, train_classifier
@@ -29,7 +28,6 @@ TORCHVISION = {
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    files._hub_answers.cache_clear()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -169,9 +167,9 @@ def test_bad_model_or_resolution(name: str, resolution: int, words: str) -> None
     ("name", "spec"),
     [
         ("ResNet34", ModelSpec(
-            tag="resnet34.tv_in1k", torchvision_stem="resnet34", torchvision_weights=True, channels_last=True)),
+            tag="resnet34.tv_in1k", torchvision_stem="resnet34", channels_last=True)),
         ("ViT tiny", ModelSpec(
-            tag="vit_tiny_patch16_224.augreg_in21k_ft_in1k", torchvision_stem="none", torchvision_weights=False,
+            tag="vit_tiny_patch16_224.augreg_in21k_ft_in1k", torchvision_stem="none",
             channels_last=False, patch_px=16)),
     ],
 )  # fmt: skip

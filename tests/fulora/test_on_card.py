@@ -21,7 +21,7 @@ from fulora.diffusion.finetune import finetune, measure_memory, prepare
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.sampler import Sampler, SampleRow, SamplingConfig
 from fulora.diffusion.training import LoraTraining
-from fulora.evaluate.copies import ImageSet, audit_copies
+from fulora.evaluate.copies import FeatureSet, audit_copies
 from fulora.evaluate.features import features_from_classifier
 
 from .pretended_card import Card, MixedDevices, on_cpu, pretended_card
@@ -214,8 +214,8 @@ def test_features_wait_once_and_the_audit_takes_them(tmp_path: Path) -> None:
         assert len([wait for wait in card.waits if "features.py" in wait and "cpu" in wait]) == 1, card.waits
         ids = [str(i) for i in range(6)]
         found = audit_copies(
-            ImageSet(pixels=pixels[:3], features=there[:3], image_ids=ids[:3], patient_ids=ids[:3]),
-            ImageSet(pixels=pixels, features=there, image_ids=ids, patient_ids=ids),
+            FeatureSet(pixels=pixels[:3], features=there[:3], image_ids=ids[:3], patient_ids=ids[:3]),
+            FeatureSet(pixels=pixels, features=there, image_ids=ids, patient_ids=ids),
             extractor="judge",
         )
     np.testing.assert_allclose(there, features("cpu"), rtol=1e-5, atol=1e-6)

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fulora.data import pixels
 from fulora.data.pixels import PixelRows, decode_square, open_store, read_grey, read_rgb, write_store
 from fulora.data.records import ImageRecord
 from fulora.errors import InputError
@@ -180,13 +179,12 @@ print(checksum, private() - before)
     assert float(found["rows"][1]) < 15
 
 
-def test_store_of_more_than_one_chunk(
-    tmp_path: Path, records: list[ImageRecord], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_store(tmp_path / "one", records, 8)
-    monkeypatch.setattr(pixels, "_CHUNK", 2)
-    write_store(tmp_path / "many", records, 8)
-    np.testing.assert_array_equal(open_store(tmp_path / "one").pixels, open_store(tmp_path / "many").pixels)
+def test_a_store_of_many_images_is_what_decoding_them_gives(tmp_path: Path) -> None:
+    many = [record(tmp_path / f"{number}.png", number) for number in range(150)]  # more than are decoded at once
+    write_store(tmp_path / "many", many, 8)
+    expected = decode_square([one.path for one in many], resolution_px=8, workers=1)
+    np.testing.assert_array_equal(open_store(tmp_path / "many").pixels, expected)
+    assert len(np.unique(expected.reshape(150, -1), axis=0)) == 150
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
@@ -237,7 +235,7 @@ def test_failed_write_leaves_the_old_store_and_no_rubbish(tmp_path: Path, record
 
 def test_image_changed_since_the_catalog(tmp_path: Path, records: list[ImageRecord]) -> None:
     record(tmp_path / "1.png", 77)
-    with pytest.raises(InputError, match="not the file that the catalog lists"):
+    with pytest.raises(InputError, match="not the file in the catalog"):
         write_store(tmp_path / "store", records, 8)
     unknown = [dataclasses.replace(one, sha256="") for one in records]
     write_store(tmp_path / "store", unknown, 8)

@@ -10,7 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from fulora.errors import InputError
 from fulora.evaluate.comparison import LEVEL, compare_all, mean_change
-from fulora.evaluate.intervals import Measured, Resamples, _resampled_auc, draw_resamples, measure
+from fulora.evaluate.intervals import Measured, Resamples, draw_resamples, measure
 from fulora.evaluate.published import published_table1, published_table2
 from fulora.evaluate.scores import (
     METRICS,
@@ -146,9 +146,8 @@ def test_a_plane_that_a_resample_lacks_is_left_out_of_its_auc() -> None:
     weights = (labels != 2).astype(float)[None]
     kept = labels != 2
     alone = Resamples(patient=np.arange(40), times=weights)
-    assert _resampled_auc(probabilities, labels, alone) == pytest.approx(
-        auc_from_scores(probabilities[kept], labels[kept])
-    )
+    found = measure(probabilities, labels, alone).resampled["auc"]
+    assert found == pytest.approx(auc_from_scores(probabilities[kept], labels[kept]))
 
 
 def test_one_patient_has_no_interval() -> None:

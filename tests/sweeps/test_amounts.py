@@ -10,7 +10,6 @@ from fulora.data.regimes import RegimeSizes
 from fulora.experiment import Amounts
 from fulora.planes import PLANES
 from fulora.recipes import demo
-from sweeps.amounts import _trials_of
 from sweeps.experiment import make_plan
 from sweeps.grid_plan import amount_sizes, sizes_of, split_of, training_set, validation_beside, validation_notes
 
@@ -50,7 +49,8 @@ def test_a_training_set_is_planned_once_whoever_asks_for_it() -> None:
     plain = make_plan(replace(experiment, amounts=Amounts()), RECORDS).grid
     assert len({t.trial_id for t in trials}) == len(trials) == len(plain) + 4
     assert {t.trial_id for t in plain} < {t.trial_id for t in trials}
-    found = [_trials_of(sizes, experiment, trials) for sizes in amount_sizes(experiment)]
+    asked = [t for t in trials if (t.config["regime"], t.config["model"]) == ("HB+DA", "ResNet18")]
+    found = [[t for t in asked if sizes_of(t, experiment) == sizes] for sizes in amount_sizes(experiment)]
     assert all(len(group) == 1 for group in found)
     assert found[0] == found[3], "no synthetic image beside 40 real ones, asked for as number and as share"
     assert found[2][0] in plain, "the cell of Table 1"

@@ -1,13 +1,13 @@
 """The command line: bad input is refused before any work, each fault in words; results open anywhere."""
 
-import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from fulora.data.layouts import LAYOUTS, ListedImage, write_list, write_source
 from sweeps.cli import main, parse_launch
 from sweeps.paths import RunPaths, write_json
 from sweeps.tables import SCHEMAS, write_table
@@ -20,32 +20,32 @@ def call(capsys, *words) -> tuple[int, str, str]:
     return int(stop.value.code or 0), said.out, said.err
 
 
-SPANISH_COLUMNS = ["Image_name", "Patient_num", "Plane", "Brain_plane", "Operator", "US_Machine", "Train "]
-AFRICAN_COLUMNS = ["Patient_num", "Plane", "Train", "Center", "Filename"]
+SPANISH = [
+    ListedImage(name="a", patient=1, plane="Fetal brain", train=True, machine="Aloka"),
+    ListedImage(name="b", patient=2, plane="Other", train=True, machine="Aloka"),
+]
+AFRICAN = [
+    ListedImage(name="c", patient=1, plane="Fetal brain", train=True, centre="Ghana"),
+    ListedImage(name="d", patient=2, plane="Fetal femur", train=False, centre="Ghana"),
+]
 
 
 @pytest.fixture
 def sources(tmp_path) -> tuple[Path, Path]:
     """Two small folders in the published layouts, in order."""
     rng = np.random.default_rng(0)
-    spanish, african = tmp_path / "spanish", tmp_path / "african"
-    (spanish / "Images").mkdir(parents=True)
-    (african / "Ghana").mkdir(parents=True)
-    rows = [["a", 1, "Fetal brain", "", "", "Aloka", 1], ["b", 2, "Other", "", "", "Aloka", 1]]
-    for row in rows:
-        Image.fromarray(rng.integers(0, 255, (48, 64), dtype=np.uint8)).save(spanish / "Images" / f"{row[0]}.png")
-    write_csv(spanish / "FETAL_PLANES_DB_data.csv", SPANISH_COLUMNS, rows, ";")
-    rows = [[1, "Fetal brain", 1, "Ghana", "c"], [2, "Fetal femur", 0, "Ghana", "d"]]
-    for row in rows:
-        Image.fromarray(rng.integers(0, 255, (48, 64), dtype=np.uint8)).save(african / "Ghana" / f"{row[4]}.png")
-    write_csv(african / "African_planes_database.csv", AFRICAN_COLUMNS, rows, ",")
-    return spanish, african
+    for source, images in (("spanish", SPANISH), ("african", AFRICAN)):
+        pixels = (rng.integers(0, 255, (48, 64), dtype=np.uint8) for _ in images)
+        write_source(tmp_path / source, source, zip(images, pixels))
+    return tmp_path / "spanish", tmp_path / "african"
 
 
-def write_csv(path, columns, rows, separator):
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, delimiter=separator)
-        writer.writerows([columns, *rows])
+def relist(folder: Path, images: list[ListedImage], *, without: str = "") -> None:
+    """Write a source's list again: other rows, or one column less."""
+    layout = LAYOUTS[folder.name]
+    columns = [name for name in layout.columns if name != without]
+    rows = [layout.cells(image) for image in images]
+    write_list(folder / layout.list_name, rows, columns=columns, delimiter=layout.delimiter)
 
 
 def refused(capsys, tmp_path, sources, *words) -> str:
@@ -64,8 +64,7 @@ def test_a_missing_folder(capsys, tmp_path, sources):
 
 
 def test_a_missing_column(capsys, tmp_path, sources):
-    rows = [["a", 1, 1], ["b", 2, 1]]
-    write_csv(sources[0] / "FETAL_PLANES_DB_data.csv", ["Image_name", "Patient_num", "Train "], rows, ";")
+    relist(sources[0], SPANISH, without="Plane")
     err = refused(capsys, tmp_path, sources)
     assert "Plane" in err and "FETAL_PLANES_DB_data.csv" in err
 
@@ -82,15 +81,13 @@ def test_a_truncated_png(capsys, tmp_path, sources):
 
 
 def test_an_unknown_plane(capsys, tmp_path, sources):
-    rows = [[1, "Fetal brian", 1, "Ghana", "c"], [2, "Fetal femur", 0, "Ghana", "d"]]
-    write_csv(sources[1] / "African_planes_database.csv", AFRICAN_COLUMNS, rows, ",")
+    relist(sources[1], [replace(AFRICAN[0], plane="Fetal brian"), AFRICAN[1]])
     err = refused(capsys, tmp_path, sources)
     assert "Fetal brian" in err and "Fetal brain" in err
 
 
 def test_no_test_images(capsys, tmp_path, sources):
-    rows = [[1, "Fetal brain", 1, "Ghana", "c"], [2, "Fetal femur", 1, "Ghana", "d"]]
-    write_csv(sources[1] / "African_planes_database.csv", AFRICAN_COLUMNS, rows, ",")
+    relist(sources[1], [AFRICAN[0], replace(AFRICAN[1], train=True)])
     assert "test images" in refused(capsys, tmp_path, sources)
 
 

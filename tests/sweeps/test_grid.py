@@ -3,11 +3,14 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from fulora.classify.training import train_classifier
+from fulora.data.pixels import PixelRows, open_store
 from fulora.experiment import Amounts
+from fulora.planes import plane_from_label
 from sweeps import classifier_grid, grid_plan
 from sweeps.catalog import build_catalog
 from sweeps.paths import RunPaths
@@ -45,10 +48,12 @@ def test_a_stopped_cell_goes_on_at_its_epoch_and_leaves_no_checkpoint(mini_exper
 
     chosen = grid_plan.training_set(experiment, "ES", records).records
     config = next(c for regime, _, c in grid.trials() if regime == "ES")
-    pixels = classifier_grid._pixels(paths, config.resolution_px, chosen)
+    store = open_store(paths.pixels("real", config.resolution_px))
+    pixels = PixelRows([store], [record.image_id for record in chosen])
+    labels = np.array([plane_from_label(record.plane).index for record in chosen])
     with pytest.raises(KeyboardInterrupt):
         train_classifier(
-            pixels=pixels, labels=classifier_grid._labels(chosen), config=config, seed=trial.seed, on_epoch=stop,
+            pixels=pixels, labels=labels, config=config, seed=trial.seed, on_epoch=stop,
             checkpoint=kept, checkpoint_seconds=0,
         )  # fmt: skip
     again = classifier_grid.train_cell(trial, paths, ignore, experiment)

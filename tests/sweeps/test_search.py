@@ -1,10 +1,8 @@
-"""The search for LoRA settings: its rows, what ASHA stops, going on where it was, and what it refuses."""
+"""The search for LoRA settings: its rows, resuming, and what it refuses."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +14,7 @@ from sweeps.cluster import ClusterOptions
 from sweeps.experiment import run
 from sweeps.paths import RunPaths
 from sweeps.progress import Quiet
-from sweeps.search import _scheduler, _trial, _Watch, candidates, search_lora
+from sweeps.search import candidates, search_lora
 from sweeps.search_space import LoraSearch
 from sweeps.tables import read_rows
 from sweeps.trials import read_attempts
@@ -98,38 +96,6 @@ def test_a_candidate_that_fails_is_a_row_and_the_search_goes_on(experiment: Expe
     assert [a.status for a in attempts] == ["FAILED"] and len(failed) == 1
     assert all("matches no layer" in (a.error_message or "") for a in failed)
     assert read_rows(paths.table("search"), "search") == []
-
-
-def test_asha_stops_what_lags_behind_and_lets_the_last_step_be_saved(experiment: Experiment) -> None:
-    scheduler = _scheduler(experiment, SPACE)
-    assert scheduler._time_attr == "step" and scheduler._max_t == experiment.lora.num_steps + 1
-    assert scheduler._metric == "heldout_loss"
-
-
-def test_a_candidate_that_is_behind_at_a_rung_becomes_a_pruned_row(experiment: Experiment, tmp_path) -> None:
-    """Ray Tune's own ASHA and our callback, driven by hand: in a run it depends on who comes first."""
-    paths, inputs = RunPaths(tmp_path), {"data": "a", "heldout": "b", "base": "c"}
-    space = replace(SPACE, objective="heldout_loss")
-    some = replace(experiment, lora=replace(experiment.lora, heldout_every=1))
-    scheduler = _scheduler(some, space)
-    watch = _Watch(partial(_trial, experiment=experiment, inputs=inputs, objective="heldout_loss"), {}, paths, Quiet())
-    settings = {"rank": 2, "alpha_over_rank": 1.0, "num_steps": 6, "targets": "cross_attention"}
-    decisions = []
-    for index, loss in enumerate((0.2, 0.1, 0.3)):
-        mine = SimpleNamespace(
-            trial_id=f"ray-{index}", config={**settings, "learning_rate": 1e-3 * (index + 1)}, status="RUNNING",
-            last_result={"step": 1, "heldout_loss": loss, "fraction": 1 / 6, "note": "", "time_total_s": 2.0},
-        )  # fmt: skip
-        scheduler.on_trial_add(None, mine)
-        watch.on_trial_start(0, [], mine)
-        decisions.append(scheduler.on_trial_result(None, mine, mine.last_result))
-        if decisions[-1] == "STOP":
-            watch.on_trial_complete(0, [], mine)
-    assert decisions == ["CONTINUE", "CONTINUE", "STOP"]
-    (attempt,) = read_attempts(paths)
-    assert attempt.status == "PRUNED" and attempt.config["learning_rate"] == 3e-3 and attempt.seconds == 2.0
-    assert attempt.metrics == {"heldout_loss": 0.3, "stopped_at_step": 1}
-    assert [a.trial_id for a in candidates(experiment, space, inputs, paths)] == [attempt.trial_id]
 
 
 def test_without_images_to_hold_out_there_is_nothing_to_compare_by(experiment: Experiment, tmp_path) -> None:

@@ -1,7 +1,7 @@
-"""Ultrasound phantoms: made-up images of the five planes, from physics simple enough to read and real enough to matter.
+"""Ultrasound phantoms: simulated images of the five planes, from a simple model of the physics and anatomy.
 
 In: a number of images and a seed. Out: Spanish-like and African-like phantoms in memory or as the two published layouts
-on disk, and generic scenes to pre-train a diffusion base. numpy and scipy only; about 4 ms an image on one core.
+on disk, and generic scenes to pre-train a diffusion base on. numpy and scipy only; about 4 ms an image on one core.
 Sources: in each module; physics in `physics`, anatomy in `anatomy`, looks in `machines`.
 """
 

@@ -1,4 +1,4 @@
-"""Phantoms on disk in the two published layouts, so that the ordinary readers read them.
+"""Phantoms on disk in the two published layouts, for the same readers as the real images.
 
 In: how many images, a seed, a folder. Out: `folder/spanish` (FETAL_PLANES_DB_data.csv, Images/*.png) and
 `folder/african` (African_planes_database.csv, COUNTRY/*.png), written beside and renamed into place when complete.
@@ -7,28 +7,28 @@ Source: the layouts of Zenodo 3904280 (Burgos-Artizzu et al. 2020) and Zenodo 75
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
-from fulora.data.phantoms.batches import Examination, african_examinations, render, spanish_examinations
+from fulora.data.layouts import ListedImage, write_source
+from fulora.data.phantoms.batches import african_examinations, render, spanish_examinations
 from fulora.data.phantoms.machines import AFRICAN_MACHINES
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import TESTED_PLANES
 
 LOOK_VERSION = 2
-"""Raised when the same configuration and seed give other images, so that no folder of an older look is reused."""
+"""Increased when the same configuration and seed give other images, so that older directories are not reused."""
 
 RECORD_NAME = "phantoms.json"
-"""File that says what a complete folder was made from."""
+"""File with the configuration and seed of a complete directory."""
 
 SPANISH_PLANE_CODES = {"other": 1, "abdomen": 2, "brain": 3, "femur": 5, "thorax": 6}
 """Plane numbers in the published Spanish file names (4 is the maternal cervix)."""
@@ -41,7 +41,7 @@ _OPERATORS = ("Op. 1", "Op. 2", "Op. 3", "Other")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomConfig:
-    """How many phantoms are written."""
+    """Numbers of phantoms to write."""
 
     num_spanish: int = 600
     """Spanish-like images, all in the training split; balanced where a multiple of 5 * images_per_patient."""
@@ -65,9 +65,9 @@ class PhantomConfig:
 
 
 def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
-    """Write both sources under `folder`; a complete folder of the same configuration and seed is left as it is.
+    """Write both sources under `folder`; a complete directory of the same configuration and seed is kept.
 
-    Raises InputError for a faulty configuration, a folder that holds something else, and one that cannot be written.
+    Raises InputError for an invalid configuration, and for a directory that holds other files or cannot be written.
     """
     raise_if_any(config.faults())
     folder = Path(folder)
@@ -82,10 +82,10 @@ def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
             fault("phantoms folder", str(folder), f"cannot be written ({error.strerror})", "Choose another place.")
         ) from error
     try:
-        _write_spanish(partial / "spanish", config, seed)
-        _write_african(partial / "african", config, seed)
+        write_source(partial / "spanish", "spanish", _spanish(config, seed))
+        write_source(partial / "african", "african", _african(config, seed))
         (partial / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        # mkdtemp makes a folder for this user alone; the finished one follows the user's own habits.
+        # mkdtemp creates a directory for this user alone; the finished one follows the umask.
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)
@@ -96,7 +96,7 @@ def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
 
 
 def _is_complete(folder: Path, record: dict) -> bool:
-    """Return whether the folder holds exactly these phantoms; raise InputError where it holds something else."""
+    """Return whether the directory holds exactly these phantoms; raise InputError where it holds other files."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
@@ -105,49 +105,40 @@ def _is_complete(folder: Path, record: dict) -> bool:
         found = None
     if found == record:
         return True
-    held = "holds phantoms of another configuration, seed or version" if found else "holds something else"
-    raise InputError(fault("phantoms folder", str(folder), held, "Choose another folder, or delete this one."))
+    held = "holds phantoms of another configuration, seed or version" if found else "holds other files"
+    raise InputError(fault("phantoms folder", str(folder), held, "Choose another directory, or delete this one."))
 
 
-def _write_spanish(folder: Path, config: PhantomConfig, seed: int) -> None:
-    """Write the Spanish-like source in its published layout."""
-    (folder / "Images").mkdir(parents=True)
-    columns = ("Image_name", "Patient_num", "Plane", "Brain_plane", "Operator", "US_Machine", "Train ")
-    rows = []
+def _spanish(config: PhantomConfig, seed: int) -> Iterator[tuple[ListedImage, np.ndarray]]:
+    """Yield the Spanish-like images."""
     for exam in spanish_examinations(config.num_spanish, seed=seed, images_per_patient=config.images_per_patient):
         code = SPANISH_PLANE_CODES[exam.plane.name]
-        name = f"Patient{exam.patient:05d}_Plane{code}_{exam.number}_of_{exam.of}"
-        Image.fromarray(render(exam, seed=seed)).save(folder / "Images" / f"{name}.png")
-        section = "Trans-thalamic" if exam.plane.name == "brain" else "Not A Brain"
-        operator = _OPERATORS[exam.patient % len(_OPERATORS)]
-        rows.append((name, exam.patient, exam.plane.label, section, operator, exam.machine.name, 1))
-    _write_csv(folder / "FETAL_PLANES_DB_data.csv", columns, rows, delimiter=";")
+        listed = ListedImage(
+            name=f"Patient{exam.patient:05d}_Plane{code}_{exam.number}_of_{exam.of}",
+            patient=exam.patient,
+            plane=exam.plane.label,
+            train=True,
+            machine=exam.machine.name,
+            operator=_OPERATORS[exam.patient % len(_OPERATORS)],
+            brain_plane="Trans-thalamic" if exam.plane.name == "brain" else "Not A Brain",
+        )
+        yield listed, render(exam, seed=seed)
 
 
-def _write_african(folder: Path, config: PhantomConfig, seed: int) -> None:
-    """Write the African-like source in its published layout; patients are numbered from 1 in each country."""
-    folder.mkdir(parents=True)
+def _african(config: PhantomConfig, seed: int) -> Iterator[tuple[ListedImage, np.ndarray]]:
+    """Yield the African-like images; patients are numbered from 1 in each country."""
     num_centres = len(AFRICAN_MACHINES)
-    for country in AFRICAN_MACHINES:
-        (folder / country).mkdir()
     train = list(african_examinations(config.num_african_train))
     first_test_patient = train[-1].patient + 1 if train else 1
     test = african_examinations(config.num_african_test, first_patient=first_test_patient)
-    marked: Iterable[tuple[int, Examination]] = chain(((1, exam) for exam in train), ((0, exam) for exam in test))
-    rows = []
-    for is_train, exam in marked:
+    for is_train, exam in chain(((True, exam) for exam in train), ((False, exam) for exam in test)):
         country = exam.machine.name
         number = (exam.patient - 1) // num_centres + 1
-        name = f"patient{number:03d}_{COUNTRY_CODES[country]}_plane{TESTED_PLANES.index(exam.plane)}"
-        Image.fromarray(render(exam, seed=seed)).save(folder / country / f"{name}.png")
-        rows.append((number, exam.plane.label, is_train, country, name))
-    columns = ("Patient_num", "Plane", "Train", "Center", "Filename")
-    _write_csv(folder / "African_planes_database.csv", columns, rows, delimiter=",")
-
-
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple], *, delimiter: str) -> None:
-    """Write a table as the published files are."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        listed = ListedImage(
+            name=f"patient{number:03d}_{COUNTRY_CODES[country]}_plane{TESTED_PLANES.index(exam.plane)}",
+            patient=number,
+            plane=exam.plane.label,
+            train=is_train,
+            centre=country,
+        )
+        yield listed, render(exam, seed=seed)

@@ -15,12 +15,12 @@ from fulora.evaluate.published import published_table1, published_table2
 from fulora.experiment import Experiment
 from fulora.recipes import demo, paper
 from sweeps.cli import main
-from sweeps.compare import published_rows, write_published
 from sweeps.paths import RunPaths, write_json
+from sweeps.publish.paper import published_rows, write_published
 from sweeps.tables import METRICS, SCHEMAS, read_rows, write_table
 from sweeps.trials import plain
 
-KEPT = Path(__file__).parents[2] / "results" / "paper"
+KEPT = Path(__file__).parents[3] / "results" / "paper"
 COUNTS = ("num_es", "num_af", "num_synthetic")
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_run_or_has_no_tables_is_refused_in_words(capsys, tmp_path) -
     assert (code, out) == (2, "") and "is no run: it has no plan.json" in err
     write_json(tmp_path / "begun" / "plan.json", {"recipe": "demo"})
     code, out, err = call(capsys, "compare", tmp_path / "begun")
-    assert (code, out) == (2, "") and "has no tables yet to compare" in err
+    assert (code, out) == (2, "") and "has no tables to compare yet" in err
     assert not (tmp_path / "begun" / "tables").exists()
     code, _, err = call(capsys, "compare")
     assert code == 2 and "run: None is not given" in err

@@ -1,4 +1,4 @@
-"""Where the training of a classifier stands: everything its next epochs depend on, to disk and back.
+"""Checkpoints of a classifier's training: everything its next epochs depend on, to disk and back.
 
 In: a model, its optimizer, two random streams, the history. Out: the same, bit for bit, in another process.
 The files are those of `fulora.diffusion.checkpoints`: safetensors, written whole, checked when read.
@@ -27,8 +27,8 @@ _SHARE = 20
 
 
 @dataclass(kw_only=True, slots=True)
-class Progress:
-    """A training between two epochs."""
+class TrainingState:
+    """The state of a training between two epochs."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -88,8 +88,8 @@ class Progress:
         self.kept, self.best, self.seconds = state.facts["kept"], state.facts["best"], state.facts["seconds"]
 
 
-class Keeper:
-    """Writes a training's progress after its epochs, and takes up what an earlier process left.
+class CheckpointManager:
+    """Saves a training's state after its epochs, and resumes what an earlier process left.
 
     `every_seconds` is the least time between two; 0 is every epoch, however long the writing takes.
     """
@@ -98,11 +98,11 @@ class Keeper:
         self._checkpoints = Checkpoints(folder, identity=identity, every_seconds=every_seconds)
         self._least = every_seconds
 
-    def resume(self, progress: Progress) -> int:
-        """Bring `progress` to where it stood; returns the epochs done, 0 where there is nothing of this training."""
+    def resume(self, training: TrainingState) -> int:
+        """Restore `training` from the latest checkpoint; returns the epochs done, else 0."""
         state = self._checkpoints.latest()
         if state is not None:
-            progress.restore(state)
+            training.restore(state)
             return state.step
         if any(self._checkpoints.folder.glob("*.safetensors")):
             message = "the checkpoint in %s is damaged or of another training; it starts from its first epoch"
@@ -110,12 +110,12 @@ class Keeper:
             self._checkpoints.clear()
         return 0
 
-    def save_if_due(self, progress: Progress) -> None:
-        """Write the progress, if it is time."""
+    def save_if_due(self, training: TrainingState) -> None:
+        """Save the state, if it is due."""
         if not self._checkpoints.due():
             return
         began = time.monotonic()
-        self._checkpoints.save(progress.state())
+        self._checkpoints.save(training.state())
         if self._least > 0:
             self._checkpoints.every_seconds = max(self._least, _SHARE * (time.monotonic() - began))
 

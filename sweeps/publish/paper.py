@@ -52,8 +52,8 @@ def compare(paths: RunPaths) -> Comparison:
     """
     present = [name for name in _PUBLISHED if paths.table(name).is_file()]
     if not present:
-        remedy = "Finish the classifiers first: the command that began the run goes on with what is missing."
-        raise InputError(fault("run", str(paths.root), "has no tables yet to compare", remedy))
+        remedy = "Run the command that began the run again: it trains the classifiers that are missing."
+        raise InputError(fault("run", str(paths.root), "has no tables to compare yet", remedy))
     ours = {(name, r["regime"], r["model"]): r for name in present for r in read_rows(paths.table(name), name)}
     run, rows, num_absent, reasons = read_run(paths), [], 0, Counter[str]()
     for name in _PUBLISHED:

@@ -1,6 +1,6 @@
 """What a LoRA is trained on: images checked, grouped by size, and turned into latents.
 
-In: a base, images, captions. Out: a `TrainingSet`; held-out latents.
+In: a base, images, captions. Out: a `LatentDataset`; held-out latents.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Images = np.ndarray | Sequence[np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingSet:
+class LatentDataset:
     """Images as latents, grouped by size; one group where all are squares."""
 
     groups: Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -41,13 +41,13 @@ class TrainingSet:
     """What an image is called in an error."""
 
 
-def training_set(
+def latent_dataset(
     model: Base, pixels: Images, rows: Sequence[int], empty: int, names: Sequence[str], config: LoraConfig
-) -> TrainingSet:
+) -> LatentDataset:
     """Return the images' latents, squares as one group, others by bucket."""
     groups, images = _latent_groups(model, pixels, config)
     called = list(names) or [f"image {index}" for index in range(len(pixels))]
-    return TrainingSet(groups=groups, images=images, texts=rows, empty_text=empty, names=called)
+    return LatentDataset(groups=groups, images=images, texts=rows, empty_text=empty, names=called)
 
 
 def heldout_groups(

@@ -1,0 +1,1 @@
+"""What leaves a run: an adapter on the Hugging Face hub, and the run beside the paper's tables."""

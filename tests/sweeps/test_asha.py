@@ -1,0 +1,72 @@
+"""ASHA prunes poor candidates, in a real search of one candidate at a time, so that their order is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fulora.experiment import Experiment
+from sweeps.cluster import ClusterOptions, connected
+from sweeps.experiment import run
+from sweeps.paths import RunPaths
+from sweeps.progress import Quiet
+from sweeps.search_space import LoraSearch
+from sweeps.tables import read_rows
+from sweeps.trials import Attempt, read_attempts
+
+NUM_STEPS, RUNG = 2, 1
+"""Candidates are compared at the first held-out loss; the next rung is the last step, where nothing is pruned."""
+SPACE = LoraSearch(
+    num_trials=5, ranks=(2,), alpha_over_rank=(1.0,), learning_rate=(1e-4, 3e-1), targets=("cross_attention",),
+    reduction_factor=2, objective="heldout_loss",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def searched(mini_experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPaths]:
+    """Return a run whose search tried one candidate after the other."""
+    lora = replace(mini_experiment.lora, num_steps=NUM_STEPS, heldout_every=1, log_every=1, images_per_plane=4)
+    paths = RunPaths(tmp_path_factory.mktemp("asha") / "run")
+    options = ClusterOptions(num_cpus=1)
+    with connected(options):
+        assert run(replace(mini_experiment, lora=lora), paths, options=options, progress=Quiet(), search=SPACE) == []
+    yield paths
+
+
+def searched_attempts(paths: RunPaths) -> list[Attempt]:
+    """Return the candidates in the order in which they were tried."""
+    return sorted((a for a in read_attempts(paths) if a.stage == "search"), key=lambda a: a.started_at or "")
+
+
+def losses(attempt: Attempt, paths: RunPaths) -> dict[int, float]:
+    """Return the held-out loss at every step that is known of a candidate."""
+    if attempt.status == "PRUNED":
+        return {attempt.metrics["stopped_at_step"]: attempt.metrics["heldout_loss"]}
+    table = read_rows(paths.candidate(attempt.trial_id) / "loss.parquet", "loss")
+    return {row["step"]: row["heldout_loss"] for row in table if row["heldout_loss"] is not None}
+
+
+def test_the_first_candidate_is_never_pruned_and_the_last_step_is_saved(searched: RunPaths) -> None:
+    attempts = searched_attempts(searched)
+    assert len(attempts) == SPACE.num_trials and attempts[0].status == "SUCCEEDED"
+    for attempt in attempts:
+        if attempt.status == "SUCCEEDED":
+            assert max(losses(attempt, searched)) == NUM_STEPS
+            assert (searched.candidate(attempt.trial_id) / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_a_candidate_worse_than_the_median_of_those_before_it_is_a_pruned_row(searched: RunPaths) -> None:
+    attempts = searched_attempts(searched)
+    rows = {row["trial_id"]: row for row in read_rows(searched.table("search"), "search")}
+    assert {a.status for a in attempts} == {"SUCCEEDED", "PRUNED"} and len(rows) == len(attempts)
+    before: list[float] = []
+    for attempt in attempts:
+        loss = losses(attempt, searched)[RUNG]
+        worse = bool(before) and loss > np.median(before)
+        assert (attempt.status == "PRUNED") == worse, (attempt.label, loss, before)
+        before.append(loss)
+        assert rows[attempt.trial_id]["stopped_at_step"] == (RUNG if worse else None)
+        assert searched.candidate(attempt.trial_id).exists() != worse
