@@ -132,13 +132,17 @@ def private_names(file: Path) -> list[str]:
     return found
 
 
+ON_TORCHS_OWN = {ROOT / "tests/fulora/pretended_card.py"}
+"""Stands on private interfaces of torch, as its docstring says; test_pretended_card.py fails where they change."""
+
+
 def test_tests_use_no_private_names():
-    files = sorted((ROOT / "tests").rglob("*.py"))
+    files = sorted(set((ROOT / "tests").rglob("*.py")) - ON_TORCHS_OWN)
     assert {str(f.relative_to(ROOT)): bad for f in files if (bad := private_names(f))} == {}
 
 
 LONG = {
-    "benchmarks/grid.py", "fulora/evaluate/copies.py", "sweeps/cli.py", "sweeps/search.py",
+    "fulora/evaluate/copies.py", "sweeps/cli.py", "sweeps/search.py",
     "tests/fulora/test_training.py", "tests/sweeps/conftest.py", "tests/sweeps/test_run.py",
     "tests/sweeps/test_scoring.py",
 }  # fmt: skip
