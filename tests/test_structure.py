@@ -85,7 +85,23 @@ def test_every_dependency_is_pinned_by_name_alone():
     lines = (ROOT / "constraints.txt").read_text().split()
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+", line) for line in lines)
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
-    assert normal - pinned == set()
+    assert normal - pinned == {"fulora"}, "its own extra, in those that hold it"
+
+
+def test_fulora_installs_without_what_only_sweeps_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    alone, more = (
+        {re.split(r"[\[<>=]", one)[0] for one in listed}
+        for listed in (project["dependencies"], project["optional-dependencies"]["sweeps"])
+    )
+    of_fulora, of_sweeps = (
+        {names.get(name, name) for file in (ROOT / package).rglob("*.py") for name in imported(file)}
+        for package in ("fulora", "sweeps")
+    )
+    assert "ray" in more and not alone & more
+    assert not of_fulora & more and more <= of_sweeps
+    assert alone - of_fulora <= {"accelerate", "torchvision"}, "diffusers' and timm's own needs"
 
 
 def code_of(markdown: str) -> list[str]:
