@@ -27,6 +27,8 @@ from fulora.data.phantoms import generic_images
 class Options:
     """What is measured."""
 
+    real: Path | None = None
+    """Folder with real images (PNG or JPEG, searched through), to encode their middles; phantoms without it."""
     resolution_px: int = 512
     """Side of the images."""
     images: int = 16
@@ -45,7 +47,11 @@ def main() -> None:
     """Measure, print a table, write the JSON as it grows."""
     options = options_of(Options, __doc__)
     results = Results(options)
-    images = speckled(options.images, options.resolution_px)
+    if options.real is None:
+        grey, _ = generic_images(options.images, seed=0, resolution_px=options.resolution_px)
+        images = [tinted(speckled(image, index), index) for index, image in enumerate(grey)]
+    else:
+        images = [tinted(image, index) for index, image in enumerate(middles(options))]
     turns = Turns(
         results, device="cpu", unit="images", per_round=len(images), rounds=options.rounds, seconds=options.seconds
     )
@@ -59,15 +65,34 @@ def main() -> None:
     print(results.text())
 
 
-def speckled(count: int, side: int) -> list[np.ndarray]:
-    """Return images uint8 [side, side, 3] of grey speckle, correlated over neighbours as a decoder's are."""
-    grey, _ = generic_images(count, seed=0, resolution_px=side)
+def speckled(image: np.ndarray, seed: int) -> np.ndarray:
+    """Return a grey image float64 [side, side] with speckle, correlated over neighbours as a decoder's is."""
+    height, width = image.shape
+    noise = np.random.default_rng(seed).normal(0, 10, (height + 2, width + 2))
+    return image + sum(noise[y : y + height, x : x + width] for y in range(3) for x in range(3)) / 3
+
+
+def tinted(image: np.ndarray, seed: int) -> np.ndarray:
+    """Return uint8 [side, side, 3] whose channels differ by a level here and there, as a decoder's do."""
+    height, width = image.shape
+    slow = np.random.default_rng(seed).normal(0, 1.0, (height // 16 + 1, width // 16 + 1, 3))
+    tint = np.repeat(np.repeat(slow, 16, 0), 16, 1)[:height, :width]
+    return np.ascontiguousarray((image[..., None] + tint).clip(0, 255).round().astype(np.uint8))
+
+
+def middles(options: Options) -> list[np.ndarray]:
+    """Return the middles of real images, grey uint8 [side, side]."""
+    from PIL import Image
+
+    files = sorted(file for file in options.real.rglob("*") if file.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    side = options.resolution_px
     found = []
-    for index, image in enumerate(grey):
-        noise = np.random.default_rng(index).normal(0, 10, (side + 2, side + 2))
-        smooth = sum(noise[y : y + side, x : x + side] for y in range(3) for x in range(3)) / 3
-        tinted = image[..., None] + smooth[..., None] + np.array([0.0, 0.4, -0.4])  # a decoder's greys differ a little
-        found.append(np.ascontiguousarray(tinted.clip(0, 255).astype(np.uint8)))
+    for file in files[: options.images]:
+        image = Image.open(file).convert("L")
+        if min(image.size) < side:
+            image = image.resize((max(side, image.width), max(side, image.height)), Image.Resampling.BICUBIC)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        found.append(np.asarray(image.crop((left, top, left + side, top + side))))
     return found
 
 
@@ -93,16 +118,19 @@ def encoders(results: Results) -> dict[str, Callable[[np.ndarray], bytes]]:
             flags: list[Any] = [cv2.IMWRITE_PNG_COMPRESSION, level]
             return lambda image: cv2.imencode(".png", image[..., ::-1], flags)[1].tobytes()
 
-        found |= {f"OpenCV, level {level}": opencv(level) for level in (1, 4, 6)}
+        found |= {f"OpenCV, level {level}": opencv(level) for level in (1, 2, 4, 6)}
     else:
         results.lacks("cv2 (opencv-python-headless)")
     if importlib.util.find_spec("imagecodecs") is not None:
         import imagecodecs
 
-        found |= {
-            f"imagecodecs, level {level}": lambda image, level=level: imagecodecs.png_encode(image, level=level)
-            for level in (1, 4, 6)
-        }
+        for level in (1, 2, 4, 6):
+            found[f"libpng by imagecodecs, level {level}"] = lambda image, level=level: imagecodecs.png_encode(
+                image, level
+            )
+            found[f"libspng by imagecodecs, level {level}"] = lambda image, level=level: imagecodecs.spng_encode(
+                image, level
+            )
     else:
         results.lacks("imagecodecs")
     return found

@@ -179,7 +179,7 @@ def with_files(draw: Draw, batch_size: int, *, meanwhile: bool) -> Draw:
 
 def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=4)
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=2)
     return buffer.getvalue()
 
 
