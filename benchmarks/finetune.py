@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from bases import fresh
 from command_line import options_of
-from rates import flops_of, rates
+from rates import rates
 from recording import Results, torch_facts
 from turns import Round, Turns, timed
 
@@ -58,6 +58,8 @@ class Options:
     """Rounds of each contender, after one that is not counted."""
     optimizer: Literal["adamw8bit", "adamw"] = "adamw8bit"
     """Of every contender; 8-bit Adam needs bitsandbytes, and torch's is taken where that is not installed."""
+    compiled: bool = True
+    """Whether compiled contenders take part: a minute or more each before their first step."""
     seconds: float = 0.0
     """Time for the contenders, the first of them first; 0: as long as it takes."""
     device: str = "auto"
@@ -192,11 +194,11 @@ def contenders(options: Options) -> dict[str, Callable[[], Round]]:
             "fulora, cuDNN's search": mine(search=True),
             "fulora, channels last and search": mine(channels_last=True, search=True),
             "fulora, fused AdamW": mine(optimizer="adamw"),
-            "fulora, compiled": mine(compile=True),
-            "fulora, CUDA graphs": mine(graphs=True),
         }
-    else:
+    if options.compiled:
         found["fulora, compiled"] = mine(compile=True)
+        if resolve_device(options.device).startswith("cuda"):
+            found["fulora, CUDA graphs"] = mine(graphs=True)
     return found
 
 
@@ -208,13 +210,10 @@ def side_by_side(options: Options, results: Results) -> None:
         results, device=device, unit="steps", per_round=options.steps, rounds=options.rounds, seconds=options.seconds
     )
     results.add(**of_device, precision=str(resolve_precision("auto", device)))
+    turns.count(
+        lambda: training_of(options, 2).step, 1, of_device["matrix_flops_per_second"]
+    )  # caching is over by then
     turns.measure(contenders(options))
-    training = training_of(options, 2)  # caching is over: what is counted is a step alone
-    flops = flops_of(training.step)
-    row = results.found["contenders"].get("fulora", {})
-    rate = row.get("steps_per_second")
-    share = flops * rate / of_device["matrix_flops_per_second"] if rate else None
-    results.add(flops_per_step=flops, share_of_matrix_rate=share)
 
 
 def flat_memory(options: Options) -> dict[str, Any]:

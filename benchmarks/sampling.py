@@ -11,6 +11,7 @@ must be what diffusers draws. No Ray is needed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import tempfile
 from collections.abc import Callable
@@ -23,7 +24,7 @@ import torch
 from bases import built_once, fresh
 from command_line import options_of
 from PIL import Image
-from rates import flops_of, rates
+from rates import rates
 from recording import Results, torch_facts
 from turns import Turns
 
@@ -226,6 +227,11 @@ def side_by_side(options: Options, scratch: Path, device: str, results: Results)
     turns = Turns(
         results, device=device, unit="images", per_round=len(rows), rounds=options.rounds, seconds=options.seconds
     )
+    batch = rows[: options.batch_size]
+    turns.count(
+        lambda: functools.partial(fulora(options, adapter, device), batch), options.batch_size,
+        of_device["matrix_flops_per_second"],
+    )  # fmt: skip
     turns.measure({name: rounds_of(make) for name, make in contenders(options, adapter, device).items()})
     table = results.found["contenders"]
     reference = turns.first.get("diffusers, batched")
@@ -237,15 +243,6 @@ def side_by_side(options: Options, scratch: Path, device: str, results: Results)
                 "share_of_pixels_that_differ": float((difference > 0).mean()),
             }
             results.row("contenders", name, table[name] | apart)
-    draw, batch = fulora(options, adapter, device), rows[: options.batch_size]
-    draw(batch)  # the prompts are encoded
-    flops = flops_of(lambda: draw(batch)) / options.batch_size
-    best = max((row["images_per_second"] for name, row in table.items() if "images_per_second" in row), default=0.0)
-    rate = of_device["matrix_flops_per_second"]
-    own = table.get("fulora", {}).get("images_per_second", float("nan"))
-    results.add(
-        flops_per_image=flops, share_of_matrix_rate=flops * own / rate, share_of_the_fastest=flops * best / rate
-    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from rates import flops_of
 from recording import Results
 
 from fulora.device import peak_memory_bytes, reset_peak_memory
@@ -45,7 +46,21 @@ class Turns:
         self.seconds: dict[str, list[float]] = {}
         self.first: dict[str, Any] = {}
         """What the first round of each, which is not counted, gave."""
+        self.flops, self.matrix_rate = 0, 0.0
         self._facts: dict[str, dict[str, Any]] = {}
+
+    def count(self, work: Callable[[], Round], units: int, matrix_rate: float) -> None:
+        """Count the operations of a piece of work that makes `units`, so that every row has its share of the device.
+
+        A failure costs the shares alone.
+        """
+        try:
+            made = work()
+            made()  # what is done once is not counted
+            self.flops, self.matrix_rate = round(flops_of(made) / units), matrix_rate
+            self.results.add(**{f"flops_per_{self.unit.removesuffix('s')}": self.flops})
+        except Exception as error:
+            self.results.lacks(f"share of the matrix rate: {type(error).__name__}: {one_line(error)}")
 
     def measure(self, contenders: dict[str, Callable[[], Round]]) -> None:
         """Measure all, as far as there is time."""
@@ -96,6 +111,7 @@ class Turns:
             f"{self.unit}_per_second": 1 / median,
             "ratio_to_first": first / median,
             f"seconds_per_{self.unit.removesuffix('s')}": self.seconds[name],
+            "share_of_matrix_rate": self.flops / median / self.matrix_rate if self.flops else None,
             **self._facts[name],
         }
         self.results.row("contenders", name, row)
