@@ -12,28 +12,30 @@ images and text at every step and reads the loss every step, as the commonly cop
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import statistics
-import sys
-import time
+import functools
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from queue import Empty
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
-from recording import record, torch_facts
+from bases import fresh
+from command_line import options_of
+from rates import rates
+from recording import Results, torch_facts
+from turns import Round, Turns, timed
 
 from fulora.data.phantoms import generic_images
-from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device, resolve_precision
+from fulora.device import resolve_device, resolve_precision, set_speed_flags
 from fulora.diffusion.adapter import add_lora
-from fulora.diffusion.base import load_base
 from fulora.diffusion.finetune import prepare
 from fulora.diffusion.lora_config import LoraConfig
+from fulora.diffusion.training import LoraTraining
 from fulora.planes import PLANES
-
-Step = Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,12 @@ class Options:
     """Steps in a round."""
     rounds: int = 5
     """Rounds of each contender, after one that is not counted."""
+    optimizer: Literal["adamw8bit", "adamw"] = "adamw8bit"
+    """Of every contender; 8-bit Adam needs bitsandbytes, and torch's is taken where that is not installed."""
+    compiled: bool = True
+    """Whether compiled contenders take part: a minute or more each before their first step."""
+    seconds: float = 0.0
+    """Time for the contenders, the first of them first; 0: as long as it takes."""
     device: str = "auto"
     """cpu, cuda or auto."""
     flat_memory: int = 0
@@ -65,15 +73,20 @@ class Options:
 
 
 def main() -> None:
-    """Measure, print a table, write the JSON."""
-    options = tyro.cli(Options, description=__doc__)
+    """Measure, print a table, write the JSON as it grows."""
+    options = options_of(Options, __doc__)
+    device = resolve_device(options.device)
+    results = Results(options, **torch_facts(device))
+    if options.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        results.lacks("bitsandbytes: all contenders take torch's AdamW instead of 8-bit Adam")
+        options = dataclasses.replace(options, optimizer="adamw")
     if options.flat_memory:
-        result = flat_memory(options)
+        results.add(**flat_memory(options))
     elif options.together:
-        result = together(options)
+        results.add(**together(options))
     else:
-        result = side_by_side(options)
-    record(options, **torch_facts(resolve_device(options.device)), **result)
+        side_by_side(options, results)
+    print(results.text())
 
 
 def lora_config(options: Options, num_steps: int, **changed: Any) -> LoraConfig:
@@ -81,7 +94,7 @@ def lora_config(options: Options, num_steps: int, **changed: Any) -> LoraConfig:
     return LoraConfig(
         **{
             "rank": options.rank, "targets": options.targets, "batch_size": options.batch_size,
-            "resolution_px": options.resolution_px, "num_steps": num_steps, **changed,
+            "resolution_px": options.resolution_px, "num_steps": num_steps, "optimizer": options.optimizer, **changed,
         }
     )  # fmt: skip
 
@@ -92,37 +105,55 @@ def images(options: Options) -> tuple[np.ndarray, list[str]]:
     return np.repeat(grey[..., None], 3, axis=-1), [PLANES[index % 5].prompt for index in range(20)]
 
 
-def ours(options: Options, num_steps: int, change: Callable[[Any], Any] | None = None, **changed: Any) -> Step:
-    """Return this project's step; `change` may replace what predicts the noise first."""
-    config = lora_config(options, num_steps, **changed)
+def training_of(options: Options, num_steps: int, *, channels_last: bool = False, **changed: Any) -> LoraTraining:
+    """Return this project's training. The memory layout is changed before there is an optimizer over the weights."""
     device = resolve_device(options.device)
-    base = load_base(options.base, device=device, dtype=resolve_precision("auto", device))
-    training = prepare(base, *images(options), config, 0, None, ())
-    if change is not None:
-        training.predict = change(training.unet)
+    dtype = resolve_precision("auto", device)
+    set_speed_flags(device, exact_fp32=dtype == torch.float32, fixed_shapes=False)
+    base = fresh(options.base, device=device, dtype=dtype)
+    if channels_last:
+        base.unet.to(memory_format=torch.channels_last)
+    return prepare(base, *images(options), lora_config(options, num_steps, **changed), 0, None, ())
+
+
+def ours(options: Options, *, graphs: bool = False, search: bool = False, **changed: Any) -> Round:
+    """Return a round of this project's steps; the loss is read as often as a fine-tuning reads it."""
+    training = training_of(options, options.steps * (options.rounds + 1), **changed)
+    if graphs:
+        training.predict = torch.compile(training.unet, mode="reduce-overhead")
 
     def step() -> None:
         training.step()
-        if training.steps_done % config.log_every == 0:
-            training.check_finite(training.steps_done - config.log_every)
+        if training.steps_done % training.config.log_every == 0:
+            training.check_finite(training.steps_done - training.config.log_every)
 
-    return step
+    def work() -> None:
+        torch.backends.cudnn.benchmark = search
+        for _ in range(options.steps):
+            step()
+
+    return work
 
 
-def plain(options: Options, num_steps: int) -> Step:
-    """Return the step as commonly written: image and text encoded, the loss read, every time."""
-    import bitsandbytes
+def plain(options: Options) -> Round:
+    """Return a round of steps as commonly written: image and text encoded, the loss read, every time."""
     from diffusers import DDPMScheduler
 
     device = resolve_device(options.device)
-    base = load_base(options.base, device=device, dtype=resolve_precision("auto", device))
+    base = fresh(options.base, device=device, dtype=resolve_precision("auto", device))
     pixels, captions = images(options)
     parameters = add_lora(base.unet, rank=options.rank, alpha=float(options.rank), targets=options.targets, seed=0)
-    optimizer = bitsandbytes.optim.AdamW8bit(parameters, lr=1e-4, weight_decay=0.01)
+    if options.optimizer == "adamw8bit":
+        import bitsandbytes
+
+        kind = bitsandbytes.optim.AdamW8bit
+    else:
+        kind = torch.optim.AdamW
+    optimizer = kind(parameters, lr=1e-4, weight_decay=0.01)
     scheduler = DDPMScheduler.from_config(base.scheduler.config)
     scaler = torch.amp.GradScaler(base.unet.device.type, enabled=base.dtype == torch.float16)
     rng = np.random.default_rng(0)
-    kind, half = base.unet.device.type, base.dtype != torch.float32
+    half = base.dtype != torch.float32
 
     def step() -> None:
         chosen = rng.integers(len(pixels), size=options.batch_size)
@@ -137,7 +168,7 @@ def plain(options: Options, num_steps: int) -> Step:
         noise = torch.randn_like(latents)
         times = torch.randint(len(scheduler.alphas_cumprod), (len(chosen),), device=device)
         noisy = scheduler.add_noise(latents, noise, times)
-        with torch.autocast(kind, dtype=base.dtype, enabled=half):
+        with torch.autocast(base.unet.device.type, dtype=base.dtype, enabled=half):
             predicted = base.unet(noisy, times, text).sample
         loss = torch.nn.functional.mse_loss(predicted.float(), noise.float())
         scaler.scale(loss).backward()
@@ -146,67 +177,53 @@ def plain(options: Options, num_steps: int) -> Step:
         optimizer.zero_grad()
         loss.item()
 
-    return step
+    def work() -> None:
+        for _ in range(options.steps):
+            step()
+
+    return work
 
 
-def contenders(options: Options) -> dict[str, Callable[[int], Step]]:
-    """Return who takes part, by name: how to make the step."""
-    found: dict[str, Callable[[int], Step]] = {
-        "plain recipe": lambda n: plain(options, n),
-        "fulora": lambda n: ours(options, n),
-        "fulora, compiled": lambda n: ours(options, n, compile=True),
-    }
+def contenders(options: Options) -> dict[str, Callable[[], Round]]:
+    """Return who takes part, the most telling first: how to make a round of steps."""
+    mine = functools.partial(functools.partial, ours, options)
+    found: dict[str, Callable[[], Round]] = {"plain recipe": lambda: plain(options), "fulora": mine()}
     if resolve_device(options.device).startswith("cuda"):
         found |= {
-            "fulora, CUDA graphs": lambda n: ours(options, n, lambda unet: torch.compile(unet, mode="reduce-overhead")),
-            "fulora, channels last": lambda n: ours(
-                options, n, lambda unet: unet.to(memory_format=torch.channels_last)
-            ),
-            "fulora, fused AdamW": lambda n: ours(options, n, optimizer="adamw"),
+            "fulora, channels last": mine(channels_last=True),
+            "fulora, cuDNN's search": mine(search=True),
+            "fulora, channels last and search": mine(channels_last=True, search=True),
+            "fulora, fused AdamW": mine(optimizer="adamw"),
         }
+    if options.compiled:
+        found["fulora, compiled"] = mine(compile=True)
+        if resolve_device(options.device).startswith("cuda"):
+            found["fulora, CUDA graphs"] = mine(graphs=True)
     return found
 
 
-def side_by_side(options: Options) -> dict[str, Any]:
-    """Return steps per second of every contender, measured in turns, and the ratio to the plain recipe."""
+def side_by_side(options: Options, results: Results) -> None:
+    """Measure steps per second of every contender, the ratio to the plain recipe, and the share of the device."""
     device = resolve_device(options.device)
-    total = options.steps * (options.rounds + 1)
-    steps, memory, seconds = {}, {}, {}
-    for name, make in contenders(options).items():
-        reset_peak_memory(device)
-        before = torch.cuda.memory_allocated() if device.startswith("cuda") else 0
-        steps[name] = make(total)
-        _timed(steps[name], options.steps, device)  # not counted: the first steps allocate, compile and choose kernels
-        memory[name] = peak_memory_bytes(device) - before if device.startswith("cuda") else None
-        seconds[name] = []
-    for _ in range(options.rounds):
-        for name, step in steps.items():
-            seconds[name].append(_timed(step, options.steps, device) / options.steps)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    rows = {
-        name: {
-            "steps_per_second": 1 / median[name],
-            "ratio_to_plain": median["plain recipe"] / median[name],
-            "seconds_per_step": seconds[name],
-            "peak_memory_bytes": memory[name],
-        }
-        for name in steps
-    }
-    for name, row in rows.items():
-        print(f"{name:<24}{row['steps_per_second']:>8.2f} steps/s  {row['ratio_to_plain']:>5.2f} x", file=sys.stderr)
-    found: dict[str, Any] = {"contenders": rows}
-    if device.startswith("cuda"):
-        found |= _matrix_rate(options, device, median["fulora"])
-    return found
+    of_device = rates(device)
+    turns = Turns(
+        results, device=device, unit="steps", per_round=options.steps, rounds=options.rounds, seconds=options.seconds
+    )
+    results.add(**of_device, precision=str(resolve_precision("auto", device)))
+    turns.count(
+        lambda: training_of(options, 2).step, 1, of_device["matrix_flops_per_second"]
+    )  # caching is over by then
+    turns.measure(contenders(options))
 
 
 def flat_memory(options: Options) -> dict[str, Any]:
     """Return the process's memory at a hundred points of a long run, and how much the second half grew."""
-    step = ours(options, options.flat_memory)
+    training = training_of(options, options.flat_memory)
     every, points = max(1, options.flat_memory // 100), []
     for index in range(options.flat_memory):
-        step()
+        training.step()
         if index % every == every - 1:
+            training.check_finite(max(0, training.steps_done - every))
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             points.append({"step": index + 1, "resident_bytes": pages * 4096})
     half = points[len(points) // 2]["resident_bytes"]
@@ -227,46 +244,30 @@ def together(options: Options) -> dict[str, Any]:
         ]
         for process in processes:
             process.start()
-        slowest = max(queue.get() for _ in processes)
-        for process in processes:
-            process.join()
-        return slowest
+        found: list[float] = []
+        try:
+            while len(found) < len(ranks):
+                with contextlib.suppress(Empty):
+                    found.append(queue.get(timeout=1))
+                failed = [p.exitcode for p in processes if p.exitcode not in (None, 0)]
+                if failed:
+                    raise SystemExit(f"{len(failed)} of {len(ranks)} trainings ended with exit code {failed[0]}")
+        finally:
+            for process in processes:
+                if len(found) < len(ranks):
+                    process.kill()  # the others wait at the barrier for the one that is gone
+                process.join()
+        return max(found)
 
     alone, all_at_once = run(options.together[-1:]), run(options.together)
     return {"seconds_alone": alone, "seconds_together": all_at_once, "ratio": all_at_once / alone}
 
 
 def _one_of(options: Options, barrier: Any, queue: Any) -> None:
-    device = resolve_device(options.device)
-    count = options.steps * options.rounds
-    step = ours(options, count + options.steps)
-    _timed(step, options.steps, device)
-    barrier.wait()
-    queue.put(_timed(step, count, device))
-
-
-def _matrix_rate(options: Options, device: str, seconds: float) -> dict[str, Any]:
-    """Return the card's matrix rate measured here, and the share of it that a step of ours reaches."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    dtype = resolve_precision("auto", device)
-    a, b = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    rate = 2 * 8192**3 * 20 / _timed(lambda: a @ b, 20, device)
-    with FlopCounterMode(display=False) as counter:
-        ours(options, 1)()
-    return {"matrix_flops_per_second": rate, "share_of_matrix_rate": counter.get_total_flops() / seconds / rate}
-
-
-def _timed(step: Callable[[], Any], count: int, device: str) -> float:
-    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    wait()
-    started = time.perf_counter()
-    for _ in range(count):
-        step()
-    wait()
-    return time.perf_counter() - started
+    device, work = resolve_device(options.device), ours(options)
+    timed(work, device)
+    barrier.wait(600)
+    queue.put(timed(lambda: [work() for _ in range(options.rounds)], device))
 
 
 if __name__ == "__main__":

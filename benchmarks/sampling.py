@@ -11,11 +11,9 @@ must be what diffusers draws. No Ray is needed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,13 +21,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
+from bases import built_once, fresh
+from command_line import options_of
 from PIL import Image
-from recording import record, torch_facts
+from rates import rates
+from recording import Results, torch_facts
+from turns import Turns
 
-from fulora.device import peak_memory_bytes, reset_peak_memory, resolve_device, resolve_precision
+from fulora.device import resolve_device, resolve_precision
 from fulora.diffusion.adapter import add_lora, lora_weights
-from fulora.diffusion.base import load_base, pipeline
+from fulora.diffusion.base import pipeline
 from fulora.diffusion.formats import save_diffusers
 from fulora.diffusion.sampler import Sampler, SampleRow, SamplingConfig, make_scheduler, plan_samples
 
@@ -62,22 +63,25 @@ class Options:
     """cpu, cuda or auto."""
     separately: bool = False
     """Each optimisation by itself besides; always on CUDA."""
+    seconds: float = 0.0
+    """Time for the contenders, the first of them first; 0: as long as it takes."""
     out: Path | None = None
     """JSON file to write."""
 
 
 def main() -> None:
-    """Measure, print a table, write the JSON."""
-    options = tyro.cli(Options, description=__doc__)
+    """Measure, print a table, write the JSON as it grows."""
+    options = options_of(Options, __doc__)
     device = resolve_device(options.device)
-    with tempfile.TemporaryDirectory() as scratch:
-        result = side_by_side(options, Path(scratch), device)
-    record(options, **torch_facts(device), precision=str(resolve_precision("auto", device)), **result)
+    results = Results(options, **torch_facts(device), precision=str(resolve_precision("auto", device)))
+    with tempfile.TemporaryDirectory() as scratch, built_once():
+        side_by_side(options, Path(scratch), device, results)
+    print(results.text())
 
 
 def make_adapter(options: Options, folder: Path) -> Path:
     """Write an adapter of random numbers, large enough to change every image; returns its folder."""
-    base = load_base(options.base)
+    base = fresh(options.base)
     settings = {"rank": options.rank, "alpha": float(options.rank), "targets": "cross_attention", "seed": 0}
     generator = torch.Generator().manual_seed(1)
     for parameter in add_lora(base.unet, **settings):
@@ -96,28 +100,46 @@ def sampling_config(options: Options) -> SamplingConfig:
 
 
 def fulora(
-    options: Options,
-    adapter: Path,
-    device: str,
-    change: Callable[[Any], Any] | None = None,
-    *,
-    decode_singly: bool = False,
-) -> Draw:
-    """Return this project's sampler; `change` may replace the U-Net first, the decoder may take images one by one."""
+    options: Options, adapter: Path, device: str, change: Callable[[Sampler], object] | None = None, *,
+    search: bool = False,
+) -> Draw:  # fmt: skip
+    """Return this project's sampler; `change` may alter its parts first, cuDNN may search for its algorithms."""
     sampler = Sampler(
         base=options.base, adapter=adapter, config=sampling_config(options), resolution_px=options.resolution_px,
         device=device,
     )  # fmt: skip
     if change is not None:
-        sampler.base.unet = change(sampler.base.unet)
-    if decode_singly:
-        sampler.base.vae.enable_slicing()
-    return sampler.sample
+        change(sampler)
+
+    def draw(rows: list[SampleRow]) -> np.ndarray:
+        torch.backends.cudnn.benchmark = search
+        return sampler.sample(rows)
+
+    return draw
+
+
+def channels_last(sampler: Sampler) -> None:
+    """Put U-Net and decoder into channels-last memory."""
+    sampler.base.unet.to(memory_format=torch.channels_last)
+    sampler.base.vae.to(memory_format=torch.channels_last)
+
+
+def compiled(sampler: Sampler, **how: Any) -> None:
+    """Compile U-Net and decoder."""
+    torch.compiler.reset()
+    sampler.base.unet = torch.compile(sampler.base.unet, **how)
+    sampler.base.vae.decode = torch.compile(sampler.base.vae.decode, **how)
+
+
+def both(sampler: Sampler) -> None:
+    """Channels-last memory, compiled."""
+    channels_last(sampler)
+    compiled(sampler)
 
 
 def diffusers_pipeline(options: Options, adapter: Path, device: str, batch_size: int) -> Draw:
     """Return diffusers' own pipeline with the adapter loaded beside the weights, as its documentation shows it."""
-    base = load_base(options.base, device=device, dtype=resolve_precision("auto", device))
+    base = fresh(options.base, device=device, dtype=resolve_precision("auto", device))
     pipe = pipeline(base)
     pipe.load_lora_weights(adapter)
     pipe.scheduler = make_scheduler(options.sampler, pipe.scheduler.config)
@@ -158,100 +180,69 @@ def with_files(draw: Draw, batch_size: int, *, meanwhile: bool) -> Draw:
 
 def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=4)
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=2)
     return buffer.getvalue()
 
 
 def contenders(options: Options, adapter: Path, device: str) -> dict[str, Callable[[], Draw]]:
-    """Return who takes part, by name: how to make it."""
+    """Return who takes part, the most telling first: how to make it."""
+
+    def ours(change: Callable[[Sampler], object] | None = None, **how: Any) -> Callable[[], Draw]:
+        return lambda: fulora(options, adapter, device, change, **how)
+
     found: dict[str, Callable[[], Draw]] = {
         "diffusers, one by one": lambda: diffusers_pipeline(options, adapter, device, 1),
+        "fulora": ours(),
         "diffusers, batched": lambda: diffusers_pipeline(options, adapter, device, options.batch_size),
-        "fulora": lambda: fulora(options, adapter, device),
     }
-    if not (options.separately or device.startswith("cuda")):
-        return found
-
-    def ours(change: Callable[[Any], Any] | None = None) -> Draw:
-        return fulora(options, adapter, device, change)
-
-    found |= {
-        "fulora, channels last": lambda: ours(lambda unet: unet.to(memory_format=torch.channels_last)),
-        "fulora, compiled": lambda: ours(torch.compile),
-        "fulora, decoder one by one": lambda: fulora(options, adapter, device, decode_singly=True),
-        "fulora, PNG after": lambda: with_files(ours(), options.batch_size, meanwhile=False),
-        "fulora, PNG meanwhile": lambda: with_files(ours(), options.batch_size, meanwhile=True),
-    }
+    if options.separately or device.startswith("cuda"):
+        found |= {
+            "fulora, channels last": ours(channels_last),
+            "fulora, cuDNN's search": ours(search=True),
+            "fulora, channels last and search": ours(channels_last, search=True),
+            "fulora, compiled": ours(compiled),
+            "fulora, channels last, compiled": ours(both),
+            "fulora, PNG meanwhile": lambda: with_files(ours()(), options.batch_size, meanwhile=True),
+            "fulora, PNG after": lambda: with_files(ours()(), options.batch_size, meanwhile=False),
+            "fulora, decoder one by one": ours(lambda sampler: sampler.base.vae.enable_slicing()),
+        }
     if device.startswith("cuda"):
-        found["fulora, CUDA graphs"] = lambda: ours(lambda unet: torch.compile(unet, mode="reduce-overhead"))
+        found["fulora, CUDA graphs"] = ours(lambda sampler: compiled(sampler, mode="reduce-overhead"))
     return found
 
 
-def side_by_side(options: Options, scratch: Path, device: str) -> dict[str, Any]:
-    """Return images per second of every contender, measured in turns, ratios, and how far their images differ."""
-    adapter = make_adapter(options, scratch / "adapter")
+def side_by_side(options: Options, scratch: Path, device: str, results: Results) -> None:
+    """Measure images per second of every contender, ratios, and how far their images differ from diffusers' own."""
+    of_device, adapter = rates(device), make_adapter(options, scratch / "adapter")
     rows = list(plan_samples(sampling_config(options), seed=0))[: options.images]
-    draws, images, memory, seconds = {}, {}, {}, {}
-    for name, make in contenders(options, adapter, device).items():
-        reset_peak_memory(device)
-        before = torch.cuda.memory_allocated() if device.startswith("cuda") else 0
-        draws[name] = make()
-        images[name] = draws[name](rows)  # not counted: the first round allocates, compiles and chooses kernels
-        memory[name] = peak_memory_bytes(device) - before if device.startswith("cuda") else None
-        seconds[name] = []
-    for _ in range(options.rounds):
-        for name, draw in draws.items():
-            started = time.perf_counter()
-            draw(rows)  # the images come back to the host, so the device is waited for
-            seconds[name].append((time.perf_counter() - started) / len(rows))
-    plain, reference = "diffusers, one by one", images["diffusers, batched"].astype(int)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    found = {}
-    for name in draws:
-        difference = np.abs(images[name].astype(int) - reference)
-        found[name] = {
-            "images_per_second": 1 / median[name],
-            "ratio_to_one_by_one": median[plain] / median[name],
-            "ratio_to_batched": median["diffusers, batched"] / median[name],
-            "seconds_per_image": seconds[name],
-            "largest_difference_to_batched": int(difference.max()),
-            "share_of_pixels_that_differ": float((difference > 0).mean()),
-            "peak_memory_bytes": memory[name],
-        }
-        row = found[name]
-        print(
-            f"{name:<27}{row['images_per_second']:>8.2f} images/s  {row['ratio_to_one_by_one']:>5.2f} x  "
-            f"differs by at most {row['largest_difference_to_batched']} of 255",
-            file=sys.stderr,
-        )
-    result: dict[str, Any] = {"contenders": found}
-    if device.startswith("cuda"):
-        result |= _matrix_rate(options, adapter, device, rows, median["fulora"])
-    return result
+    results.add(**of_device)
 
+    def rounds_of(make: Callable[[], Draw]) -> Callable[[], Callable[[], np.ndarray]]:
+        def made() -> Callable[[], np.ndarray]:
+            draw = make()
+            return lambda: draw(rows)  # the images come back to the host, so the device is waited for
 
-def _matrix_rate(
-    options: Options, adapter: Path, device: str, rows: list[SampleRow], seconds: float
-) -> dict[str, float]:
-    """Return the card's matrix rate measured here, the work of an image, and the share of the rate that is reached."""
-    from torch.utils.flop_counter import FlopCounterMode
+        return made
 
-    a, b = (torch.randn(8192, 8192, device=device, dtype=resolve_precision("auto", device)) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(20):
-        a @ b
-    torch.cuda.synchronize()
-    rate = 2 * 8192**3 * 20 / (time.perf_counter() - started)
+    turns = Turns(
+        results, device=device, unit="images", per_round=len(rows), rounds=options.rounds, seconds=options.seconds
+    )
     batch = rows[: options.batch_size]
-    with FlopCounterMode(display=False) as counter:
-        fulora(options, adapter, device)(batch)
-    flops = counter.get_total_flops() / options.batch_size
-    return {
-        "matrix_flops_per_second": rate, "flops_per_image": flops, "share_of_matrix_rate": flops / seconds / rate,
-    }  # fmt: skip
+    turns.count(
+        lambda: functools.partial(fulora(options, adapter, device), batch), options.batch_size,
+        of_device["matrix_flops_per_second"],
+    )  # fmt: skip
+    turns.measure({name: rounds_of(make) for name, make in contenders(options, adapter, device).items()})
+    table = results.found["contenders"]
+    reference = turns.first.get("diffusers, batched")
+    for name, images in turns.first.items():
+        if reference is not None and name in turns.seconds:
+            difference = np.abs(images.astype(int) - reference)
+            apart = {
+                "largest_difference_to_batched": int(difference.max()),
+                "share_of_pixels_that_differ": float((difference > 0).mean()),
+            }
+            results.row("contenders", name, table[name] | apart)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ _KEEP = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
 """No block of its own mapping, no trimming, growth by 64 MiB."""
 _HAND_BACK = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26), (_TOP_PAD, 2**17))
 """What glibc itself comes to in a process that frees large blocks."""
+_ATTENTION = ("flash", "mem_efficient", "cudnn", "math")
+"""torch's kernels of scaled dot product attention."""
 
 
 class Footprint(NamedTuple):
@@ -55,7 +57,7 @@ def resolve_precision(precision: str, device: str) -> torch.dtype:
     if precision == "auto":
         if not device.startswith("cuda"):
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if computes_bf16(device) else torch.float16
     if precision not in types:
         raise InputError(fault("precision", precision, "is unknown", f"Use auto, {', '.join(types)}"))
     if precision == "fp16" and not device.startswith("cuda"):
@@ -63,11 +65,67 @@ def resolve_precision(precision: str, device: str) -> torch.dtype:
     return types[precision]
 
 
+def computes_bf16(device: str) -> bool:
+    """Return whether a device is a GPU that computes bfloat16 itself (from Ampere on), not by slow emulation."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def set_speed_flags(device: str, *, exact_fp32: bool, fixed_shapes: bool) -> dict[str, bool | str]:
+    """Set torch's flags that decide speed on CUDA, for the whole process, and return `speed_flags`.
+
+    Called by every piece of work before it starts, and nowhere else are they set. TF32 is on for what is left of
+    float32 in half-precision work and off where float32 was asked for (`exact_fp32`). cuDNN measures its algorithms
+    where shapes are few (`fixed_shapes`); which one it picks may differ between runs, and results by rounding.
+    Attention takes any of torch's kernels. On a CPU nothing is set.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not exact_fp32
+        torch.backends.cudnn.benchmark = fixed_shapes
+        for kind in _ATTENTION:
+            getattr(torch.backends.cuda, f"enable_{kind}_sdp")(True)
+    return speed_flags(device)
+
+
+def speed_flags(device: str) -> dict[str, bool | str]:
+    """Return what `set_speed_flags` left and what else decides speed, by name, for provenance; empty on a CPU.
+
+    `channels_last`: classifiers are in that memory layout on CUDA, the diffusion model is not (not measured).
+    """
+    import torch
+
+    if not device.startswith("cuda"):
+        return {}
+    kernels = [kind for kind in _ATTENTION if getattr(torch.backends.cuda, f"{kind}_sdp_enabled")()]
+    return {
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_convolution": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "attention": ", ".join(kernels),
+        "channels_last": "classifiers",
+    }
+
+
+def release_cached_memory(device: str) -> None:
+    """Give memory that torch keeps for later back to a CUDA device, for work beside this process."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
 def reset_peak_memory(device: str) -> None:
     """Start counting the most memory torch held on a CUDA device from here."""
     import torch
 
     if device.startswith("cuda"):
+        torch.cuda.init()  # torch does not do so by itself for `cuda:N`
         torch.cuda.reset_peak_memory_stats(device)
 
 

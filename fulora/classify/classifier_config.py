@@ -14,6 +14,8 @@ from fulora.classify.augment import AugmentConfig
 from fulora.classify.models import Pretrained, model_faults, resolution_faults
 from fulora.errors import fault
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierConfig:
@@ -48,7 +50,7 @@ class ClassifierConfig:
     keep: Literal["last", "best"] = "last"
     """Which epoch's weights are kept: the last (the paper's and the released code's), or the first of those most often
     right on the validation images."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the forward pass; auto is bf16 autocast on a GPU that has it, else fp32. Weights are fp32."""
 
     def faults(self) -> list[str]:

@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from fulora.classify.classifier_config import ClassifierConfig
-from fulora.classify.training import PREDICTED_AT_ONCE, predict, train_classifier
-from fulora.device import Footprint, footprint, resolve_device
+from fulora.classify.inference import PREDICTED_AT_ONCE, predict
+from fulora.classify.training import train_classifier
+from fulora.device import Footprint, footprint, release_cached_memory, resolve_device
 from fulora.planes import PLANES
 
 _NUM_STEPS = 3
@@ -25,8 +26,6 @@ def measure_memory(configs: Sequence[ClassifierConfig], *, device: str = "auto")
     On a CPU the figure is the process's, so call it in a process of its own. Raises what training raises, such as
     torch's OutOfMemoryError where one does not fit.
     """
-    import torch
-
     place, found = resolve_device(device), []
     for config in configs:
         size = config.resolution_px
@@ -34,8 +33,7 @@ def measure_memory(configs: Sequence[ClassifierConfig], *, device: str = "auto")
         pixels = np.random.default_rng(0).integers(0, 256, (len(labels), size, size, 3), dtype=np.uint8)
         short = replace(config, epochs=1, keep="last", refit_batchnorm=False, pretrained="none", weights=None)
         trained = train_classifier(pixels=pixels, labels=labels, config=short, seed=0, device=place)
-        predict(trained.model, pixels, batch_size=PREDICTED_AT_ONCE, device=place)
+        predict(trained.model, pixels, batch_size=PREDICTED_AT_ONCE, device=place, precision=config.precision)
         found.append(footprint(place))
-        if place.startswith("cuda"):
-            torch.cuda.empty_cache()  # so that the next one's reserve is its own
+        release_cached_memory(place)  # so that the next one's reserve is its own
     return max(found, key=lambda one: one.needed_bytes)

@@ -19,8 +19,15 @@ from fulora.classify.augment import augment_batch
 from fulora.classify.batches import load_batches, split_batches
 from fulora.classify.checkpoints import CheckpointManager, TrainingState, identity_of
 from fulora.classify.classifier_config import ClassifierConfig
+from fulora.classify.inference import predict, refit_batchnorm, takes_half
 from fulora.classify.models import MODELS, build_model
-from fulora.device import freed_memory_kept, peak_memory_bytes, reset_peak_memory, resolve_device
+from fulora.device import (
+    freed_memory_kept,
+    peak_memory_bytes,
+    reset_peak_memory,
+    resolve_device,
+    set_speed_flags,
+)
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
@@ -33,9 +40,6 @@ if TYPE_CHECKING:
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """Images in memory and the plane index of each."""
-
-PREDICTED_AT_ONCE = 64
-"""Images in a batch of predictions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,10 +110,12 @@ def train_classifier(
     checkpoints, resumed_from = None, 0
     if checkpoint is not None:
         held = [] if validation is None else [np.asarray(validation[1])]
-        identity = identity_of(asdict(config), seed, weights_name, place.type, pixels.shape, np.asarray(labels), *held)
+        facts = (asdict(config), takes_half(config.precision, place), seed, weights_name, place.type, pixels.shape)
+        identity = identity_of(*facts, np.asarray(labels), *held)
         checkpoints = CheckpointManager(checkpoint, identity=identity, every_seconds=checkpoint_seconds)
         resumed_from = checkpoints.resume(state)
     reset_peak_memory(str(place))
+    set_speed_flags(str(place), exact_fp32=config.precision == "fp32", fixed_shapes=True)
     with freed_memory_kept(str(place)):
         _train_epochs(
             state, pixels, np.asarray(labels, dtype=np.int64), config, place, validation, checkpoints, on_epoch
@@ -145,9 +151,12 @@ def _train_epochs(
         row = _train_epoch(state, pixels, labels, config, place)
         last = row["epoch"] == config.epochs
         if config.refit_batchnorm and last:
-            _refit_batchnorm(model, pixels, config.batch_size, place)
+            refit_batchnorm(model, pixels, config, place)
         if validation is not None:
-            guesses = predict(model, validation[0], batch_size=config.batch_size, device=str(place)).argmax(1)
+            found = predict(
+                model, validation[0], batch_size=config.batch_size, device=str(place), precision=config.precision
+            )
+            guesses = found.argmax(1)
             row["validation_accuracy"] = 100.0 * float((guesses == validation[1]).mean())
             if config.keep == "best" and row["validation_accuracy"] > state.best:
                 state.kept, state.best = len(state.history) + 1, row["validation_accuracy"]
@@ -168,9 +177,7 @@ def _train_epoch(
     from torch.nn import functional
 
     begin, model, optimizer = time.perf_counter(), state.model.train(), state.optimizer
-    half = config.precision == "bf16" or (
-        config.precision == "auto" and place.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
+    half = takes_half(config.precision, place)
     losses: list[torch.Tensor] = []
     correct = torch.zeros((), dtype=torch.int64, device=place)
     order = state.order.permutation(len(pixels))
@@ -205,53 +212,12 @@ def _train_epoch(
     }
 
 
-def predict(
-    model: nn.Module, pixels: Pixels, *, batch_size: int = PREDICTED_AT_ONCE, device: str = "auto"
-) -> np.ndarray:
-    """Return the probabilities float32 [N, 5] of uint8 images [N, R, R, 3]; each row sums to 1.
-
-    The model is moved to the device and left in evaluation mode. An image's row does not depend on the others beyond
-    rounding.
-    """
-    import torch
-
-    if not len(pixels):
-        return np.zeros((0, len(PLANES)), dtype=np.float32)
-    place = torch.device(resolve_device(device))
-    model = model.to(place).eval()
-    batches = np.split(np.arange(len(pixels)), range(batch_size, len(pixels), batch_size))
-    with torch.inference_mode():
-        found = [torch.softmax(model(b).float(), dim=1) for b in load_batches(pixels, batches, model, place)]
-        return torch.cat(found).cpu().numpy()
-
-
 def _optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Optimizer:
     import torch
 
     if config.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum, fused=True)
-
-
-def _refit_batchnorm(model: nn.Module, pixels: Pixels, batch_size: int, place: torch.device) -> None:
-    """Set every BatchNorm's running mean and variance to their average over the batches of the images, in place."""
-    import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    if not norms:
-        return
-    kept = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # None: a plain average of all batches
-    # Batches of mixed planes: the images may come sorted by plane.
-    order = np.random.default_rng(0).permutation(len(pixels))
-    with torch.no_grad():
-        for batch in load_batches(pixels, split_batches(order, batch_size), model, place):
-            model(batch)
-    for norm, momentum in zip(norms, kept, strict=True):
-        norm.momentum = momentum
 
 
 def _image_faults(pixels: Pixels, labels: np.ndarray, resolution_px: int) -> list[str]:

@@ -16,16 +16,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fulora.device import (
     Footprint,
     device_in_words,
     footprint,
     peak_memory_bytes,
+    release_cached_memory,
     reset_peak_memory,
     resolve_device,
     resolve_precision,
+    set_speed_flags,
 )
 from fulora.diffusion.adapter import TEXT_TARGETS, add_lora, lora_weights
 from fulora.diffusion.base import Base, load_base
@@ -37,6 +39,9 @@ from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.training import Log, LoraTraining
 from fulora.errors import raise_if_any
 from fulora.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import torch
 
 _MOST_SKIPPED = 24
 """Steps float16 may skip in a row, halving the loss's scale each time, before a measure of memory gives up."""
@@ -98,9 +103,7 @@ def finetune(
     if heldout is not None:
         raise_if_any([f"heldout.{text}" for text in input_faults(*heldout, config)])
     with _memory_in_words(config):
-        device = resolve_device(device)
-        dtype = resolve_precision(config.precision, device)
-        reset_peak_memory(device)
+        device, dtype = _ready(config, device)
         model = load_base(base, device=device, dtype=dtype, allow_pickle=allow_pickle)
         base_name, base_sha256 = model.name, model.sha256
         text_encoder = model.text_encoder if config.text_encoder_rate > 0 else None
@@ -108,9 +111,10 @@ def finetune(
         # The autoencoder, and the text encoder where it is not trained, have said all they have to say.
         del model
         gc.collect()
+        release_cached_memory(device)
         kept = None
         if checkpoints is not None:
-            identity = _identity(pixels, captions, config, seed, base_sha256, device)
+            identity = _identity(pixels, captions, config, seed, base_sha256, device, dtype)
             kept = Checkpoints(checkpoints, identity=identity, every_seconds=checkpoint_seconds)
             state = kept.latest()
             if state is None:
@@ -159,11 +163,12 @@ def measure_memory(
     """
     short = replace(config, num_steps=num_steps + _MOST_SKIPPED)
     with _memory_in_words(config):
-        device = resolve_device(device)
-        reset_peak_memory(device)
-        dtype = resolve_precision(config.precision, device)
+        device, dtype = _ready(config, device)
         model = load_base(base, device=device, dtype=dtype, allow_pickle=allow_pickle)
         training = prepare(model, pixels, captions, short, 0, None, ())
+        del model
+        gc.collect()
+        release_cached_memory(device)  # as a fine-tuning does: what caching took is not there beside the steps
         # In float16 the first steps may be skipped, until the loss is scaled low enough; a real one makes the moments.
         while training.steps_done < num_steps or (
             not training.optimizer.state and training.steps_done < short.num_steps
@@ -201,14 +206,36 @@ def prepare(
     )  # fmt: skip
 
 
+def _ready(config: LoraConfig, device: str) -> tuple[str, torch.dtype]:
+    """Return the device and the type to train on, torch's flags set for them and the peak of memory counted anew."""
+    import torch
+
+    device = resolve_device(device)
+    dtype = resolve_precision(config.precision, device)
+    reset_peak_memory(device)
+    # cuDNN's search is off: a training that is taken up should compute as it did before.
+    set_speed_flags(device, exact_fp32=dtype == torch.float32, fixed_shapes=False)
+    return device, dtype
+
+
 def _identity(
-    pixels: Images, captions: Sequence[str], config: LoraConfig, seed: int, base_sha256: str, device: str
+    pixels: Images,
+    captions: Sequence[str],
+    config: LoraConfig,
+    seed: int,
+    base_sha256: str,
+    device: str,
+    dtype: torch.dtype,
 ) -> str:
-    """Return a hash of everything that decides the steps of a training; on a CPU its threads order the sums."""
+    """Return a hash of everything that decides the steps of a training; on a CPU its threads order the sums.
+
+    The type counts as it was resolved: one GPU's `auto` is bfloat16, another's float16.
+    """
     import torch
 
     threads = torch.get_num_threads() if device == "cpu" else None
-    digest = hashlib.sha256(f"{config!r} {seed} {base_sha256} {list(captions)} {device} {threads}".encode())
+    facts = f"{config!r} {seed} {base_sha256} {list(captions)} {device} {threads} {dtype}"
+    digest = hashlib.sha256(facts.encode())
     for image in pixels:
         digest.update(image.tobytes())
     return digest.hexdigest()

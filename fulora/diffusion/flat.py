@@ -37,3 +37,24 @@ def flatten(parameters: Sequence[torch.nn.Parameter]) -> torch.nn.Parameter:
         parameter.data = flat.data[part].view(parameter.shape)
         parameter.grad = flat.grad[part].view(parameter.shape)
     return flat
+
+
+def check_views(parameters: Sequence[torch.nn.Parameter], flats: Sequence[torch.nn.Parameter]) -> None:
+    """Raise RuntimeError unless all parameters and their gradients still lie in the memory of one of the long ones.
+
+    What moves a module's parameters (`to` another layout, type or device) after `flatten` gives them memory of their
+    own, which no optimizer steps over: training would go on without changing them.
+    """
+    values = {flat.untyped_storage().data_ptr() for flat in flats}
+    gradients = {flat.grad.untyped_storage().data_ptr() for flat in flats if flat.grad is not None}
+    cut = sum(
+        parameter.untyped_storage().data_ptr() not in values
+        or parameter.grad is None
+        or parameter.grad.untyped_storage().data_ptr() not in gradients
+        for parameter in parameters
+    )
+    if cut:
+        raise RuntimeError(
+            f"{cut} of {len(parameters)} matrices were moved out of the optimizer's memory and are not trained: change "
+            "a module's layout, type or device before its training is made"
+        )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from fulora.device import resolve_device, resolve_precision
+from fulora.device import release_cached_memory, resolve_device, resolve_precision, set_speed_flags
 from fulora.diffusion.adapter import merge
 from fulora.diffusion.base import Base, load_base
 from fulora.diffusion.caching import check_resolution, encode_prompts
@@ -32,6 +32,10 @@ SamplerName = Literal["euler", "unipc"]
 """`euler`: EulerDiscreteScheduler. `unipc`: UniPCMultistepScheduler. The paper's two samplers."""
 UniPCSolver = Literal["bh1", "bh2"]
 """B(h) of UniPC: h (bh1) or exp(h) - 1 (bh2). Source: Zhao et al. 2023."""
+
+MOST_DECODED = 2**29
+"""Most elements of a tensor in the decoder: 8 images of 512 px at Stable Diffusion 1.5's size, 1 GiB in half precision.
+At 2^31, 32 such images, kernels that count in 32 bits fail."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,12 +160,15 @@ class Sampler:
         raise_if_any(config.faults())
         device = resolve_device(device)
         dtype = resolve_precision(precision, device)
+        # cuDNN's search is off: every worker should draw an image by the same algorithms.
+        set_speed_flags(device, exact_fp32=dtype == torch.float32, fixed_shapes=False)
         # Merged in float32 first: B A is small beside W0 and would be rounded away in half precision.
         self.base: Base = load_base(base, device=device, dtype=torch.float32, allow_pickle=allow_pickle)
         check_resolution(self.base, resolution_px)
         if adapter is not None:
             merge(self.base, read_adapter(adapter, self.base), str(adapter))
         self.base.to(device, dtype)
+        release_cached_memory(device)  # the float32 weights' place
         self.config = config
         side = resolution_px // self.base.pixels_per_latent
         self._latent_shape = (self.base.unet.config.in_channels, side, side)
@@ -206,12 +213,36 @@ class Sampler:
                     without, with_text = predicted.chunk(2)
                     predicted = without + guidance * (with_text - without)
                 latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
-            if not bool(torch.isfinite(latents).all()):
-                where = f"{sampler}, guidance {guidance:g}, {self.config.num_steps} steps"
+            images, decodable = self._decode(latents)
+            # Both are read after the decoder was queued: the device is not kept idle, and is waited for once.
+            finite = torch.stack([torch.isfinite(latents).all(), decodable]).tolist()
+            where = f"{sampler}, guidance {guidance:g}, {self.config.num_steps} steps"
+            if not finite[0]:
                 raise FloatingPointError(f"latents of {rows[0].image_id} and its batch are not finite ({where})")
-            decoded = base.vae.decode((latents / base.vae.config.scaling_factor).to(base.dtype), return_dict=False)[0]
+            if not finite[1]:
+                remedy = f"the decoder overflows in {base.dtype}: use precision bf16 or fp32"
+                raise FloatingPointError(f"images of {rows[0].image_id} and its batch are not finite: {remedy}")
+            return images.cpu().numpy()
+
+    def _decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images uint8 [N, H, W, 3] and whether all their numbers were finite, both on the device.
+
+        In equal parts, none of whose tensors has more than `MOST_DECODED` elements.
+        """
+        import torch
+
+        vae = self.base.vae
+        side = latents.shape[-1] * self.base.pixels_per_latent
+        of_one = side**2 * max(vae.config.block_out_channels[:2])  # the decoder's widest tensor of full size
+        count = len(latents)
+        part = next(n for n in range(count, 0, -1) if count % n == 0 and (n * of_one <= MOST_DECODED or n == 1))
+        images, finite = [], []
+        for chosen in latents.split(part):
+            decoded = vae.decode((chosen / vae.config.scaling_factor).to(self.base.dtype), return_dict=False)[0]
+            finite.append(torch.isfinite(decoded).all())
             grey = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-            return (grey * 255).round().to(torch.uint8).cpu().numpy()
+            images.append((grey * 255).round().to(torch.uint8))
+        return torch.cat(images), torch.stack(finite).all()
 
     def _embed(self, prompt: str) -> torch.Tensor:
         if prompt not in self._embeddings:
@@ -221,7 +252,9 @@ class Sampler:
 
 def make_scheduler(sampler: str, base_config: Any, config: SamplingConfig | None = None) -> Any:
     """Return a new diffusers scheduler for a sampler's name, on the noise schedule of a base's configuration."""
-    from diffusers import EulerDiscreteScheduler, UniPCMultistepScheduler
+    from diffusers import EulerDiscreteScheduler
+
+    from fulora.diffusion.unipc import HostUniPC
 
     config = config or SamplingConfig()
     if sampler == "euler":
@@ -231,5 +264,5 @@ def make_scheduler(sampler: str, base_config: Any, config: SamplingConfig | None
         if config.unipc_solver == "bh1":
             # At sigma 0 its B(h) is infinite and images are not finite; web UIs end above 0.
             settings["final_sigmas_type"] = "sigma_min"
-        return UniPCMultistepScheduler.from_config(base_config, **settings)
+        return HostUniPC.from_config(base_config, **settings)
     raise InputError(fault("sampler", sampler, "is unknown", f"Choose from {', '.join(get_args(SamplerName))}"))

@@ -9,16 +9,16 @@ Source: FU-LoRA equation (1); Ho et al. 2020 (the noise schedule, by diffusers' 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fulora.diffusion.checkpoints import Checkpoints, State
-from fulora.diffusion.flat import flatten
+from fulora.diffusion.flat import check_views
 from fulora.diffusion.heldout import heldout_loss
 from fulora.diffusion.latent_dataset import LatentDataset
 from fulora.diffusion.lora_config import LoraConfig
+from fulora.diffusion.optimizer import make_optimizer
 from fulora.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 Log = Callable[[dict[str, float]], None]
 """Called with step, loss, learning_rate, steps_per_second, and heldout_loss at the steps where it was measured."""
-
-_LEAST_8BIT = 4096
-"""Values from which on a matrix's moments are kept in 8 bits: bitsandbytes' default."""
 
 
 class Schedule:
@@ -88,7 +85,7 @@ class LoraTraining:
         import torch
         from diffusers import DDPMScheduler
 
-        self.predict = torch.compile(unet, dynamic=False) if config.compile else unet
+        self.predict = _compiled(unet, len(data.groups)) if config.compile else unet
         self.unet, self.embed, self.data, self.config, self.dtype = unet, embed, data, config, dtype
         self.heldout = heldout
         self.parameters = [*trainable[0], *trainable[1]]
@@ -110,7 +107,7 @@ class LoraTraining:
         self._seconds, self._started = 0.0, time.monotonic()
 
     def step(self) -> None:
-        """Take one optimizer step. Waits for nothing on the device."""
+        """Take one optimizer step. Waits for nothing on the device; 8-bit Adam in float16 once, to know if it skips."""
         import torch
 
         index = self.steps_done
@@ -151,7 +148,7 @@ class LoraTraining:
                 checkpoints.save(self.state())
         import torch
 
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+        if not bool(torch.stack([torch.isfinite(parameter).all() for parameter in self.parameters]).all()):
             raise FloatingPointError(f"the adapter is not finite after step {config.num_steps}: lower learning_rate")
         return self.reports
 
@@ -205,7 +202,12 @@ class LoraTraining:
             on_log({**row, "steps_per_second": self.steps_done / max(seconds, 1e-9)})
 
     def check_finite(self, first: int) -> list[float]:
-        """Return the losses from a step on; the one place where the device is waited for."""
+        """Return the losses from a step on; the one place where the device is waited for.
+
+        Raises FloatingPointError naming the first step that is not finite, RuntimeError where the matrices have left
+        the optimizer's memory (`check_views`).
+        """
+        check_views(self.parameters, [flat for group in self.optimizer.param_groups for flat in group["params"]])
         losses = self.losses[first : self.steps_done].tolist()
         for index, value in enumerate(losses, first):
             if not math.isfinite(value):
@@ -218,35 +220,19 @@ class LoraTraining:
         return self._seconds + time.monotonic() - self._started
 
 
-def make_optimizer(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -> Any:
-    """Return the optimizer over the U-Net's and the text encoder's parameters, each at its own rate.
+def _compiled(unet: Any, num_shapes: int) -> Any:
+    """Return a U-Net compiled once for every size of images; what this process compiled before is forgotten.
 
-    It steps over long parameters (`fulora.diffusion.flat`). 8-bit Adam keeps the moments of a matrix of fewer than 4096
-    values in 32 bits, as bitsandbytes does: those are a group of their own.
+    dynamo keeps at most `recompile_limit` versions (8) of a piece of code, whichever model they were made for, and then
+    runs it uncompiled without an error.
     """
     import torch
+    import torch._dynamo
 
-    groups = []
-    for part, rate in zip(trainable, (config.learning_rate, config.text_encoder_rate), strict=True):
-        small = [p for p in part if p.numel() < _LEAST_8BIT]
-        large = [p for p in part if p.numel() >= _LEAST_8BIT]
-        for chosen, least in ((small, sys.maxsize), (large, _LEAST_8BIT)):
-            if chosen:
-                groups.append({"params": [flatten(chosen)], "lr": rate, "min_8bit_size": least})
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-    import bitsandbytes
-
-    name, decay = ("Adam8bit", 0.0) if config.optimizer == "adam8bit" else ("AdamW8bit", config.weight_decay)
-    kind: Any = getattr(bitsandbytes.optim, name)
-
-    class ByGroup(kind):
-        """bitsandbytes' optimizer, its least size for 8 bits taken from the group."""
-
-        def get_config(self, gindex: int, pindex: int, group: dict[str, Any]) -> dict[str, Any]:
-            return {**super().get_config(gindex, pindex, group), "min_8bit_size": group["min_8bit_size"]}
-
-    return ByGroup(groups, lr=config.learning_rate, weight_decay=decay)
+    torch.compiler.reset()
+    limits: Any = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, 2 * num_shapes)
+    return torch.compile(unet, dynamic=False)
 
 
 def _leaves(tree: dict[Any, Any], path: str) -> Iterator[tuple[str, Any]]:

@@ -45,18 +45,19 @@ class ModelFeatures:
         """Return float32 [N, D] of uint8 images [N, H, W, 3]."""
         import torch
 
-        from fulora.classify.batches import to_input
+        from fulora.classify.batches import load_batches
 
         place = torch.device(self.device)
         model = self.model.to(place).eval()
-        rows: list[np.ndarray] = []
+        if not len(images):
+            return np.zeros((0, int(getattr(model, "num_features", 0))), dtype=np.float32)
+        batches = np.split(np.arange(len(images)), range(self.batch_size, len(images), self.batch_size))
+        rows: list[Tensor] = []
         with torch.inference_mode():
-            for start in range(0, len(images), self.batch_size):
-                batch = self._prepared(to_input(images[start : start + self.batch_size], model, place))
-                pooled = model.forward_head(model.forward_features(batch), pre_logits=True)  # type: ignore[operator]
-                rows.append(pooled.float().cpu().numpy())
-        width = getattr(model, "num_features", 0)
-        return np.concatenate(rows) if rows else np.zeros((0, int(width)), dtype=np.float32)
+            for batch in load_batches(images, batches, model, place):
+                features = model.forward_features(self._prepared(batch))  # type: ignore[operator]
+                rows.append(model.forward_head(features, pre_logits=True).float())  # type: ignore[operator]
+            return torch.cat(rows).cpu().numpy()  # the device is waited for once
 
     def _prepared(self, batch: Tensor) -> Tensor:
         from torch.nn import functional

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.config as dynamo
 
 from fulora.diffusion.base import load_base
-from fulora.diffusion.finetune import FinetuneResult, LoraConfig, finetune
+from fulora.diffusion.finetune import FinetuneResult, LoraConfig, finetune, prepare
 from fulora.diffusion.formats import DIFFUSERS_FILE, KOHYA_FILE, read_adapter
 from fulora.diffusion.latent_dataset import LatentDataset
 from fulora.diffusion.training import Schedule
@@ -207,6 +209,31 @@ def test_the_kohya_file_says_what_it_was_trained_on(small_base: Path, tmp_path: 
     assert metadata["ss_new_sd_model_hash"] == load_base(str(small_base)).sha256
     wanted = {"ss_num_train_images": "6", "ss_resolution": "(32, 32)", "ss_max_train_steps": "12"}
     assert wanted.items() <= metadata.items()
+
+
+def test_a_module_moved_under_a_training_stops_it_at_the_first_report(small_base: Path) -> None:
+    """`benchmarks/finetune.py` once did so: 1 x 1 convolutions in channels-last memory stopped training silently."""
+    config = replace(CONFIG, targets="transformer", log_every=2)
+    training = prepare(load_base(str(small_base)), PIXELS, CAPTIONS, config, 0, None, ())
+    training.unet.to(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="moved out of the optimizer's memory"):
+        training.run()
+    assert training.steps_done == 2
+
+
+@pytest.mark.slow
+def test_more_sizes_than_dynamos_limit_are_all_compiled(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trainings in one process, two sizes each, at a limit of one version of a piece of code (dynamo's own: 8)."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # dynamo is what counts here
+    monkeypatch.setattr(dynamo, "fail_on_recompile_limit_hit", True)
+    monkeypatch.setattr(dynamo, "recompile_limit", 1)
+    config = replace(CONFIG, compile=True, bucket_step_px=8, batch_size=1, num_steps=4)
+    images = [np.full((16, 16 + 8 * i, 3), 9 * i, dtype=np.uint8) for i in range(2)]
+    for _ in range(2):
+        base = load_base(str(small_base))
+        training = prepare(base, images, ["fetal brain"] * 2, config, 0, None, ())
+        assert len(training.data.groups) == 2
+        training.run()
 
 
 def test_too_little_memory_says_what_to_lower(small_base: Path, tmp_path: Path, monkeypatch) -> None:

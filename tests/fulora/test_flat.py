@@ -8,7 +8,7 @@ import bitsandbytes
 import pytest
 import torch
 
-from fulora.diffusion.flat import BLOCK, flatten
+from fulora.diffusion.flat import BLOCK, check_views, flatten
 
 SHAPES = ((128, 96), (3, 5, 1, 1), (320, 7), (1,), (64, 64))
 ADAM8 = {"min_8bit_size": 0}
@@ -54,3 +54,15 @@ def test_the_matrices_are_views_and_the_room_between_them_stays_zero() -> None:
     assert flat.grad.sum() == sum(p.numel() for p in parameters)
     flat.data.zero_()
     assert all(not p.any() for p in parameters)
+
+
+def test_a_matrix_moved_out_of_the_optimizers_memory_is_found() -> None:
+    """Channels-last gives a 1 x 1 convolution memory of its own; the optimizer would go on without it."""
+    convolution = torch.nn.Conv2d(8, 4, 1, bias=False)
+    linear = torch.nn.Linear(8, 4, bias=False)
+    parameters = [linear.weight, convolution.weight]
+    flat = flatten(parameters)
+    check_views(parameters, [flat])
+    convolution.double().float()
+    with pytest.raises(RuntimeError, match="1 of 2 matrices were moved out of the optimizer's memory"):
+        check_views(parameters, [flat])

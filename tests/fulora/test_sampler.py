@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, UniPCMultistepScheduler
 
+from fulora.diffusion import sampler as module
 from fulora.diffusion.base import load_base, pipeline
 from fulora.diffusion.finetune import LoraConfig, finetune
 from fulora.diffusion.sampler import Sampler, SampleRow, SamplingConfig, plan_samples
@@ -162,6 +163,31 @@ def test_half_precision_draws_nearly_the_same_image(small_base: Path, adapter: P
         base=str(small_base), adapter=adapter, config=CONFIG, resolution_px=32, device="cpu", precision="bf16"
     )
     assert np.abs(half.sample(rows) - full).mean() < 4
+
+
+def test_a_decoder_that_overflows_is_an_error_too(small_base: Path, adapter: Path) -> None:
+    sampler = make(small_base, adapter)
+    sampler.base.vae.decoder.conv_out.bias.data.fill_(torch.inf)
+    with pytest.raises(FloatingPointError, match="images of r0 and its batch are not finite: the decoder overflows in"):
+        sampler.sample(rows_of("euler", 4))
+
+
+@pytest.mark.parametrize(("most", "parts"), [(1, 4), (2 * 32 * 32 * 16, 2), (2**29, 1)])
+def test_no_tensor_of_the_decoder_is_above_its_bound(
+    small_base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch, most: int, parts: int
+) -> None:
+    whole = make(small_base, adapter).sample(rows_of("euler", 4))
+    monkeypatch.setattr(module, "MOST_DECODED", most)
+    sampler, decoded = make(small_base, adapter), []
+    decode = sampler.base.vae.decode
+    monkeypatch.setattr(sampler.base.vae, "decode", lambda z, **kw: decoded.append(len(z)) or decode(z, **kw))
+    widest = []
+    for layer in sampler.base.vae.decoder.modules():
+        layer.register_forward_hook(lambda _, __, out: widest.append(out.numel()))
+    images = sampler.sample(rows_of("euler", 4))
+    assert decoded == [4 // parts] * parts
+    assert max(widest) <= max(most, 32 * 32 * 16)
+    assert np.abs(images.astype(int) - whole).max() <= 1
 
 
 def test_images_that_are_not_finite_are_an_error_and_never_a_black_picture(small_base: Path, adapter: Path) -> None:

@@ -171,6 +171,30 @@ def test_the_best_epoch_on_the_validation_images_is_kept() -> None:
     assert "refit_batchnorm" in "".join(config(keep="best", refit_batchnorm=True).faults())
 
 
+def test_the_refit_is_torchs_plain_average() -> None:
+    pixels, labels = shapes(26, 0)
+    settings = config(epochs=1, batch_size=10)
+    with_refit, without = (
+        train_classifier(
+            pixels=pixels, labels=labels, config=replace(settings, refit_batchnorm=on), seed=0, device="cpu"
+        ).model
+        for on in (True, False)
+    )
+    norms = [module for module in without.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    without.train()
+    with torch.no_grad():
+        for rows in split_batches(np.random.default_rng(0).permutation(26), 10):
+            without(to_input(pixels[rows], without, torch.device("cpu")))
+    refitted = [module for module in with_refit.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) == len(refitted) > 10
+    for one, other in zip(norms, refitted, strict=True):
+        assert torch.equal(one.running_mean, other.running_mean) and torch.equal(one.running_var, other.running_var)
+        assert other.momentum == 0.1
+
+
 def test_crops_lie_in_the_image_and_keep_the_area_that_was_asked_for() -> None:
     ramp = torch.linspace(-1, 1, 64)
     batch = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64)]).repeat(300, 1, 1, 1)
