@@ -23,11 +23,11 @@ import tyro
 from recording import record
 
 from fulora.recipes import demo
+from sweeps.console.progress import Quiet
 from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.image_sets import ImageSet
 from sweeps.paths import RunPaths
-from sweeps.console.progress import Quiet
 from sweeps.sampling_actors import SampleShards, draw_shards
 from sweeps.synthesis import RunFolder, assemble, missing_shards
 

@@ -21,7 +21,7 @@ from sweeps.images.elsewhere import DrawingFailed, draw_to
 from sweeps.images.quality_plan import real_selections
 from sweeps.ranks.candidates import plan_search
 from sweeps.ranks.search_space import LoraSearch
-from sweeps.run import check, save_plan, sources, with_chosen_rank
+from sweeps.run import check, needs_gpu, save_plan, sources, with_chosen_rank
 from sweeps.session import Session
 from sweeps.study import make_plan
 from sweeps.views import show
@@ -40,6 +40,7 @@ def search(
     check(experiment, paths)
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)
+        session.needs_gpu = needs_gpu(experiment)
         records = sources(session, experiment)
         plan = make_plan(experiment, records)
         others = real_selections(experiment, records, plan.compared)[1] if space.objective == "kid" else None
@@ -76,6 +77,7 @@ def draw_elsewhere(
     destination.check()
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)
+        session.needs_gpu = needs_gpu(experiment)
         records = sources(session, experiment)
         if experiment.choose_rank != "given":
             few = replace(experiment.sampling, images_per_plane=experiment.compare_per_plane)

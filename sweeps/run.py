@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fulora.data.records import ImageRecord
-from fulora.diffusion.base_files import check_base, check_hub
+from fulora.diffusion.base_files import TINY, check_base, check_hub
 from fulora.errors import InputError, raise_if_any
 from fulora.experiment import Experiment
 from sweeps.console.progress import Progress
@@ -39,6 +39,11 @@ def check(experiment: Experiment, paths: RunPaths) -> None:
     check_writable(paths.root)
 
 
+def needs_gpu(experiment: Experiment) -> bool:
+    """Return whether fine-tuning is of Stable Diffusion's size: days to weeks on a CPU."""
+    return experiment.base != TINY and experiment.lora.resolution_px >= 256
+
+
 def run(
     experiment: Experiment,
     paths: RunPaths,
@@ -55,6 +60,7 @@ def run(
     check(experiment, paths)
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)
+        session.needs_gpu = needs_gpu(experiment)
         records = sources(session, experiment)
         plan = make_plan(experiment, records)
         if STAGES.index(until) >= STAGES.index("sample"):

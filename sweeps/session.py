@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from fulora.errors import InputError, fault
 from sweeps.console.progress import Progress, Shown
 from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.execution import Executor
@@ -36,6 +37,8 @@ class Session:
         self.watch = Shown(progress, paths)
         self.began = len(self.log.attempts)
         self.where = "driver"
+        self.needs_gpu = False
+        """Whether a CPU is refused unless it was asked for."""
         self.steps: dict[str, Step] = {}
         """Every step this call has looked at, by key."""
         self._done: dict[str, Done | None] = {}
@@ -101,13 +104,21 @@ class Session:
             self._cluster = self._stack.enter_context(connected(self.options, self.progress.say))
             self.where = str(self._cluster)
             self.progress.say(f"running on {self._cluster}")
+            if self.options.address is not None:
+                from sweeps.engine.preflight import check_nodes
+
+                check_nodes(self.paths.root, self.progress.say)
+            if self.needs_gpu and not self._cluster.num_gpus and self.options.device == "auto":
+                rule = "found no GPU, and this recipe fine-tunes a model of Stable Diffusion's size"
+                remedy = "Use a machine or cluster with GPUs; --device cpu if days or weeks of CPU time are meant."
+                raise InputError(fault("device", "auto", rule, remedy))
         return self._cluster
 
     def _ray(self) -> Executor:
         if self._on_ray is None:
             from sweeps.engine.on_ray import OnRay
 
-            self._on_ray = OnRay(self.cluster, self.options)
+            self._on_ray = OnRay(self.cluster, max_retries=self.options.max_retries)
         return self._on_ray
 
     @contextmanager
@@ -208,8 +219,6 @@ def _seconds(text: str | None) -> float:
 
 
 def _old_rows(paths: RunPaths, name: str) -> list[dict[str, Any]]:
-    from fulora.errors import InputError
-
     try:
         return read_rows(paths.table(name), name)
     except InputError:  # not there, damaged, or of another version: it is written again

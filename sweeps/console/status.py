@@ -24,6 +24,7 @@ from fulora.experiment import Experiment
 from sweeps.console.progress import clock
 from sweeps.console.terminal import grid, new_console
 from sweeps.core.attempts import Attempt, AttemptLog
+from sweeps.core.lock import is_running
 from sweeps.core.paths import RunPaths
 from sweeps.core.step import STAGES, Step
 from sweeps.core.store import DONE, Damaged, Store
@@ -150,16 +151,8 @@ def _print_failures(failed: Sequence[Attempt], console: Console) -> None:
 
 def _now(paths: RunPaths) -> dict[str, Any] | None:
     """Return what runs now; None where nothing does: the run's lock tells, whatever a killed run left."""
-    import fcntl
-
-    try:
-        with paths.lock.open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-    except FileNotFoundError:
+    if not is_running(paths):
         return None
-    except OSError:
-        pass
     try:
         return json.loads(paths.now.read_text())
     except (OSError, ValueError):

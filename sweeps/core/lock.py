@@ -5,10 +5,11 @@ In: a run's folder. Out: an error before any work where it is somebody else's; a
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
 
 from fulora.errors import InputError, fault
 from sweeps.core.paths import RunPaths
@@ -48,10 +49,24 @@ def check_owner(recipe: str, paths: RunPaths) -> None:
 @contextmanager
 def locked(paths: RunPaths) -> Iterator[None]:
     """Hold the run's lock; the kernel frees it however the process ends."""
-    with paths.lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            rule, remedy = "is being written by another run", "Wait for it, or give another --out."
-            raise InputError(fault("out", str(paths.root), rule, remedy)) from error
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        rule, remedy = "is being written by another run", "Wait for it, or give another --out."
+        raise InputError(fault("out", str(paths.root), rule, remedy)) from error
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def is_running(paths: RunPaths) -> bool:
+    """Return whether a process holds the run's lock."""
+    if not paths.lock.exists():
+        return False
+    try:
+        with FileLock(paths.lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True

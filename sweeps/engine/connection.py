@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its own log files keep the rest
 }
+_ON_LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+"""Makes Ray on this machine alone listen on loopback only: read when Ray is imported, on Linux too."""
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 """Images pass through files, not through Ray's store; its default of 30 % of memory would be held for nothing."""
 _ANSWER_SECONDS = 10.0
@@ -53,6 +55,8 @@ def connected(options: ClusterOptions, say: Say = lambda text: None) -> Iterator
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if options.address is None:
+        os.environ.setdefault(*_ON_LOOPBACK)
     import ray
 
     owned = not ray.is_initialized()

@@ -26,6 +26,8 @@ class ClusterOptions:
     `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
     wait_for_gpus: float = 600.0
     """Seconds to wait for the first GPU of the cluster before the run fails."""
+    max_retries: int = 3
+    """Retries within the run of a step whose process or node was lost, each from its last checkpoint."""
     num_cpus: int | None = None
     """CPU cores to use on this machine (default: all)."""
     num_gpus: int | None = None
@@ -54,6 +56,8 @@ class ClusterOptions:
         if not 0 < self.wait_for_gpus < float("inf"):
             rule = "must be a positive number of seconds"
             found.append(fault("wait_for_gpus", self.wait_for_gpus, rule, "Use 600."))
+        if self.max_retries < 0:
+            found.append(fault("max_retries", self.max_retries, "must be at least 0", "Use 3."))
         share = self.gpus_per_trial
         if share is not None and (share <= 0 or (share > 1 and share % 1)):
             remedy = "Use a fraction of one GPU or whole GPUs."

@@ -16,9 +16,9 @@ from fulora.evaluate.scores import confusion_matrix
 from fulora.planes import PLANES, TESTED_PLANES
 from fulora.recipes import demo
 from sweeps.core.paths import RunPaths, write_json
+from sweeps.core.tables import METRICS, read_rows, write_table, write_trials
 from sweeps.predictions import read_predictions
 from sweeps.scoring import write_measurements
-from sweeps.core.tables import METRICS, read_rows, write_table, write_trials
 from sweeps.trials import Attempt, plain, short_hash
 
 _RANKS = (8, 32, 128)

@@ -10,11 +10,11 @@ import pytest
 
 from fulora.experiment import Experiment
 from sweeps.cluster import ClusterOptions, connected
-from sweeps.experiment import run
-from sweeps.core.paths import RunPaths
 from sweeps.console.progress import Quiet
-from sweeps.search_space import LoraSearch
+from sweeps.core.paths import RunPaths
 from sweeps.core.tables import read_rows
+from sweeps.experiment import run
+from sweeps.search_space import LoraSearch
 from sweeps.trials import Attempt, read_attempts
 
 pytestmark = pytest.mark.slow  # a process for each candidate after a pruned one

@@ -17,10 +17,10 @@ from fulora.data.sources import read_source
 from fulora.experiment import Experiment
 from fulora.recipes import demo
 from sweeps.catalog import audit_synthetic, build_catalog, read_catalog, read_synthetic
-from sweeps.experiment import make_plan
-from sweeps.core.paths import RunPaths
 from sweeps.console.progress import Quiet
+from sweeps.core.paths import RunPaths
 from sweeps.core.tables import read_rows, write_table
+from sweeps.experiment import make_plan
 from sweeps.trials import data_hash
 
 LORA_PER_PLANE = 2

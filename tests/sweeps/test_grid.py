@@ -13,8 +13,8 @@ from fulora.experiment import Amounts
 from fulora.planes import plane_from_label
 from sweeps import classifier_grid, grid_plan
 from sweeps.catalog import build_catalog
-from sweeps.core.paths import RunPaths
 from sweeps.console.progress import Quiet
+from sweeps.core.paths import RunPaths
 from sweeps.core.tables import read_rows
 from sweeps.trials import Attempt
 

@@ -19,15 +19,15 @@ from fulora.diffusion.sampler import SamplingConfig
 from fulora.errors import InputError
 from fulora.experiment import Experiment
 from sweeps import image_output
+from sweeps.console.progress import Quiet
+from sweeps.core.tables import read_rows
 from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
 from sweeps.image_output import Destination, draw_to
 from sweeps.image_sets import ImageSet
-from sweeps.console.progress import Quiet
 from sweeps.record import StageFailed
 from sweeps.sampling_actors import SampleShards
-from sweeps.core.tables import read_rows
 
 CONFIG = SamplingConfig(images_per_plane=5, num_steps=1, batch_size=2)
 

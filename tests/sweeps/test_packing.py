@@ -13,15 +13,15 @@ from fulora.device import Footprint
 from fulora.experiment import Amounts, Experiment
 from sweeps.catalog import build_catalog
 from sweeps.classifier_grid import measure_models
+from sweeps.console.progress import Quiet
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import read_rows
 from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
 from sweeps.experiment import make_plan, run
 from sweeps.lora_sweep import measure_rank, rank_trials
 from sweeps.packing import packed, share_of_gpu
-from sweeps.core.paths import RunPaths
-from sweeps.console.progress import Quiet
-from sweeps.core.tables import read_rows
 from sweeps.trials import Trial, read_attempts
 from sweeps.tuning import run_trials
 

@@ -15,14 +15,14 @@ import pytest
 
 import sweeps
 from fulora.evaluate.intervals import draw_resamples, measure
-from sweeps.scores.headline import headline_rows
 from sweeps.core.paths import RunPaths
+from sweeps.core.tables import SCHEMAS, read_rows, write_table
 from sweeps.predictions import read_predictions
 from sweeps.report import write_report
 from sweeps.report.colours import OTHER_REGIMES, REGIMES, regime_colours
 from sweeps.report.columns import COLUMNS, OTHER_FILES, TABLES
 from sweeps.report.timeline import IDLE_SECONDS, bars
-from sweeps.core.tables import SCHEMAS, read_rows, write_table
+from sweeps.scores.headline import headline_rows
 
 Fabricate = Callable[[Path], RunPaths]
 

@@ -20,13 +20,13 @@ from fulora.data.pixels import decode_square
 from fulora.experiment import Amounts, Experiment
 from sweeps import lora_sweep
 from sweeps.catalog import read_catalog
+from sweeps.console.progress import Quiet
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import read_rows, write_table
 from sweeps.engine.options import ClusterOptions
 from sweeps.experiment import make_plan, run
-from sweeps.core.paths import RunPaths
-from sweeps.console.progress import Quiet
 from sweeps.quality import measure_quality
 from sweeps.report import write_report
-from sweeps.core.tables import read_rows, write_table
 from sweeps.trials import latest_success, read_attempts
 
 

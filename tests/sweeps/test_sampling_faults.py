@@ -15,10 +15,10 @@ import pytest
 from fulora.diffusion.finetune import LoraConfig, finetune
 from fulora.experiment import Experiment
 from sweeps import synthesis
+from sweeps.console.progress import Quiet
+from sweeps.core.paths import RunPaths
 from sweeps.engine.resources import Cluster
 from sweeps.image_sets import ImageSet
-from sweeps.core.paths import RunPaths
-from sweeps.console.progress import Quiet
 from sweeps.record import StageFailed
 from sweeps.sampling_actors import SampleShards
 from sweeps.synthesis import RunFolder

@@ -16,9 +16,9 @@ from fulora.evaluate.scores import auc_from_hard_labels, auc_published, confusio
 from fulora.planes import PLANES, TESTED_PLANES
 from fulora.recipes import demo
 from sweeps.core.paths import RunPaths
+from sweeps.core.tables import METRICS, SCHEMAS, export, read_rows, write_table
 from sweeps.scoring import write_score_tables
 from sweeps.subsets import duplicates
-from sweeps.core.tables import METRICS, SCHEMAS, export, read_rows, write_table
 from sweeps.trials import Attempt, Trial
 
 EXPERIMENT = replace(

@@ -10,13 +10,13 @@ from fulora.data.records import ImageRecord
 from fulora.errors import InputError
 from fulora.experiment import Experiment
 from sweeps.cli import parse_launch
+from sweeps.console.progress import Quiet
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import read_rows
 from sweeps.engine.options import ClusterOptions
 from sweeps.experiment import run
-from sweeps.core.paths import RunPaths
-from sweeps.console.progress import Quiet
 from sweeps.search import candidates, search_lora
 from sweeps.search_space import LoraSearch
-from sweeps.core.tables import read_rows
 from sweeps.trials import read_attempts
 
 SPACE = LoraSearch(

@@ -18,11 +18,11 @@ from fulora.diffusion.sampler import Sampler, SamplingConfig, plan_samples
 from fulora.errors import InputError
 from fulora.experiment import Experiment
 from sweeps import synthesis
+from sweeps.console.progress import Quiet
+from sweeps.core.paths import RunPaths
 from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.image_sets import ImageSet
-from sweeps.core.paths import RunPaths
-from sweeps.console.progress import Quiet
 
 CONFIG = SamplingConfig(images_per_plane=5, num_steps=2, batch_size=2)
 

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
+from sweeps.console.progress import LiveBars, Quiet, shown
+from sweeps.core.paths import RunPaths
 from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
-from sweeps.core.paths import RunPaths
-from sweeps.console.progress import LiveBars, Quiet, shown
 from sweeps.trials import Attempt, Trial, missing, read_attempts
 from sweeps.tuning import Watch, run_trials
 

@@ -17,8 +17,8 @@ from fulora.recipes import demo, paper
 from sweeps.cli import main
 from sweeps.core.files import write_json
 from sweeps.core.paths import RunPaths
-from sweeps.publish.paper import published_rows, write_published
 from sweeps.core.tables import METRICS, SCHEMAS, read_rows, write_table
+from sweeps.publish.paper import published_rows, write_published
 from sweeps.trials import plain
 
 KEPT = Path(__file__).parents[3] / "results" / "paper"
