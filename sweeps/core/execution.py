@@ -1,0 +1,220 @@
+"""Do the steps of a graph: what every executor is, what it tells, and the bookkeeping they share.
+
+In: the steps to do, the store, the log. Out: files in the store, a row in the log for each attempt. `Execution` alone
+writes to the log, in the driver; it holds what becomes of a failure: retried, done after its need, or blocking.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from sweeps.core.attempts import Attempt, AttemptLog, attempt_of, success_of
+from sweeps.core.schedule import Schedule, Wanted, any_step
+from sweeps.core.step import Step, closure
+from sweeps.core.store import Damaged, Store
+
+_LONGEST_WAIT = 60.0
+"""Seconds between two attempts at most."""
+_MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
+_NEED_ERRORS = ("Damaged", "FileNotFoundError")
+
+
+class Watch(Protocol):
+    """Is told in the driver how the steps go on; called from one thread at a time."""
+
+    def started(self, step: Step) -> None:
+        """An attempt at a step began."""
+
+    def progress(self, step: Step, fraction: float, note: str) -> None:
+        """A step is done to a fraction of 0 to 1."""
+
+    def ended(self, step: Step, attempt: Attempt) -> None:
+        """An attempt ended, or a step is blocked."""
+
+    def say(self, text: str) -> None:
+        """Something the user is to know, in one line."""
+
+
+class Executor(Protocol):
+    """Does the steps of a graph somewhere."""
+
+    def run(self, steps: Sequence[Step], *, store: Store, log: AttemptLog, watch: Watch) -> None:
+        """Do the steps, given in topological order, and return when nothing more can be done.
+
+        Needs outside of them are done. Every attempt is added to the log; on KeyboardInterrupt those under way are
+        added as CANCELLED and it is raised again.
+        """
+
+
+class Execution:
+    """The steps of one run of an executor: hands them out and takes their attempts back.
+
+    Failures of the infrastructure (the process or the node died) are retried with back-off, out of memory beside
+    another trial with a device of its own. A damaged need is done again before what needs it. Any other failure is
+    final and blocks what needs the step. May be called from several threads.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        store: Store,
+        log: AttemptLog,
+        watch: Watch,
+        max_retries: int = 3,
+        backoff_seconds: float = 1.0,
+    ) -> None:
+        self.store, self.watch = store, watch
+        self.schedule = Schedule(steps)
+        self.whole_device: set[str] = set()
+        """Keys of steps that ran out of memory beside another: they get a device of their own."""
+        self._log, self._max_retries, self._backoff = log, max_retries, backoff_seconds
+        self._numbers: dict[str, int] = {}
+        self._started: dict[str, Step] = {}
+        self._causes: dict[str, str] = {}
+        self._retries: Counter[str] = Counter()
+        self._delayed: list[tuple[float, Step]] = []
+        self._lock = threading.RLock()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs, waits or is to be retried."""
+        with self._lock:
+            return self.schedule.finished
+
+    def take(self, wanted: Wanted = any_step) -> tuple[Step, int] | None:
+        """Return the next step that is ready and wanted, and the number of its attempt; None where there is none."""
+        with self._lock:
+            self._wake()
+            step = self.schedule.take(wanted)
+            if step is None:
+                return None
+            self._numbers[step.key] = self._log.next_number(step.key)
+            return step, self._numbers[step.key]
+
+    def peek(self, wanted: Wanted = any_step) -> Step | None:
+        """Return the step that `take` would."""
+        with self._lock:
+            self._wake()
+            return self.schedule.peek(wanted)
+
+    def seconds_to_retry(self) -> float | None:
+        """Return the seconds until a step is retried; None where none is to be."""
+        with self._lock:
+            return max(0.0, min(due for due, _ in self._delayed) - time.monotonic()) if self._delayed else None
+
+    def started(self, step: Step) -> None:
+        """Note that the work of a step began."""
+        with self._lock:
+            if step.key in self._numbers and step.key not in self._started:
+                self._started[step.key] = step
+                self.watch.started(step)
+
+    def progress(self, step: Step, fraction: float, note: str) -> None:
+        """Pass on how far a step is."""
+        with self._lock:
+            if step.key in self._numbers:
+                self.watch.progress(step, fraction, note)
+
+    def ended(self, step: Step, attempt: Attempt, *, beside_others: bool = False) -> None:
+        """Take the attempt at a step back; `beside_others` where it shared its device. A second time does nothing."""
+        with self._lock:
+            if self._numbers.get(step.key) != attempt.attempt:
+                return
+            self.started(step)
+            self._add(step, attempt)
+            if attempt.status == "SUCCEEDED":
+                self.schedule.succeeded(step)
+            elif attempt.error_type in _MEMORY_ERRORS and beside_others and step.key not in self.whole_device:
+                self.whole_device.add(step.key)
+                self.watch.say(f"{step.label} ran out of memory beside another trial: it gets a device of its own")
+                self._block(self.schedule.again(step), step)
+            elif attempt.error_type in _NEED_ERRORS and self._redo_needs(step):
+                self._block(self.schedule.again(step), step)
+            else:
+                self._fail(step, attempt)
+
+    def died(self, step: Step, number: int, reason: str) -> None:
+        """Note that the process of an attempt ended without an answer; the step is retried, at most `max_retries`."""
+        with self._lock:
+            if self._numbers.get(step.key) != number:
+                return
+            try:
+                record = self.store.done(step)
+            except Damaged:
+                record = None
+            if record is not None and record.attempt == number:  # it died once all was done
+                self.ended(step, success_of(step, record))
+                return
+            attempt = attempt_of(step, "FAILED", number, error_type="WorkerDied", error_message=reason)
+            self.started(step)
+            self._add(step, attempt)
+            if self._retries[step.key] >= self._max_retries:
+                self._fail(step, attempt)
+                return
+            wait = min(_LONGEST_WAIT, self._backoff * 2 ** self._retries[step.key])
+            self._retries[step.key] += 1
+            self._delayed.append((time.monotonic() + wait, step))
+            times = f"retry {self._retries[step.key]} of {self._max_retries}"
+            self.watch.say(f"{step.label}: {reason}; {times} in {wait:g} s")
+
+    def cancel(self) -> None:
+        """Add a CANCELLED row for every attempt under way."""
+        with self._lock:
+            for step in list(self._started.values()):
+                number = self._numbers[step.key]
+                self._add(step, attempt_of(step, "CANCELLED", number, error_message="stopped by the user"))
+            self._numbers.clear()
+
+    def _wake(self) -> None:
+        """Give back the steps whose time to be retried has come."""
+        now = time.monotonic()
+        for due in [entry for entry in self._delayed if entry[0] <= now]:
+            self._delayed.remove(due)
+            self._block(self.schedule.again(due[1]), due[1])
+
+    def _add(self, step: Step, attempt: Attempt) -> None:
+        self._numbers.pop(step.key, None)
+        self._started.pop(step.key, None)
+        self._log.add(attempt)
+        self.watch.ended(step, attempt)
+
+    def _fail(self, step: Step, attempt: Attempt) -> None:
+        self._causes[step.key] = f"{step.kind.name} {step.label!r} failed ({attempt.error_type})"
+        self._block(self.schedule.failed(step), step)
+
+    def _block(self, blocked: Sequence[Step], at: Step) -> None:
+        for step in blocked:
+            known = (self._causes[need.key] for need in step.all_needs if need.key in self._causes)
+            cause = self._causes[step.key] = next(known, f"{at.kind.name} {at.label!r} failed")
+            number = self._log.next_number(step.key)
+            self._add(step, attempt_of(step, "BLOCKED", number, error_type="NeedFailed", error_message=cause))
+
+    def _redo_needs(self, step: Step) -> bool:
+        """Have those needs of a step done again that are damaged or gone; return whether there are any."""
+        if self._retries[step.key] >= self._max_retries:
+            return False
+        direct = step.all_needs
+        lost = [need for need in direct if self._is_lost(need)]
+        lost = lost or [need for need in closure(direct) if need not in direct and self._is_lost(need)]
+        self._retries[step.key] += bool(lost)
+        return bool(lost)
+
+    def _is_lost(self, need: Step) -> bool:
+        """Return whether a step is not done, and have it done again where that is news."""
+        if self.schedule.knows(need) and self.schedule.state(need) != "succeeded":
+            return True
+        try:
+            reason = None if self.store.done(need) else "is gone"
+        except Damaged as error:
+            reason = f"{error.file} {error.reason}"
+        if reason is None:
+            return False
+        self.store.discard(need)
+        self.schedule.redo(need)
+        self.watch.say(f"{need.kind.name} {need.label!r} is damaged ({reason}) and is done again")
+        return True
