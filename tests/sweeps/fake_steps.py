@@ -34,6 +34,8 @@ class Fake:
     """Attempts in which the process kills itself."""
     truncates: bool = False
     """Whether the first attempt truncates a file of its first need before reading it."""
+    fits_alone: bool = False
+    """Whether it runs out of memory where it has only a share of a GPU."""
     meets: int = 0
     """Steps that must have begun before this one goes on."""
 
@@ -50,6 +52,8 @@ def work(step: Step, place: Place, report: Report) -> dict[str, Any]:
     _wait(config, diary)
     if number <= config.kills:
         os.kill(os.getpid(), signal.SIGKILL)
+    if config.fits_alone and _gpus() < 1:
+        raise MemoryError("the device has too little memory")
     if config.raises:
         raise ValueError(config.raises)
     above = [place.folder_of(need) / "names.txt" for need in step.all_needs]
@@ -64,6 +68,12 @@ def measure(steps: list[Step], store: Store) -> Footprint:
     """Return a footprint of which three fit on a device."""
     assert steps and isinstance(store, Store)
     return Footprint(29, 100, "a fake device")
+
+
+def _gpus() -> float:
+    import ray
+
+    return ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
 
 
 def _wait(config: Fake, diary: Path) -> None:

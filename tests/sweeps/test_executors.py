@@ -30,7 +30,7 @@ def on_ray() -> Iterator[Executor]:
         yield OnRay(cluster, backoff_seconds=0.1)
 
 
-@pytest.fixture(params=["in process"])
+@pytest.fixture(params=["in process", "on Ray"])
 def executor(request: pytest.FixtureRequest) -> Executor:
     """Return each executor in turn."""
     return InProcess() if request.param == "in process" else request.getfixturevalue("on_ray")
