@@ -102,10 +102,10 @@ class Execution:
             self._wake()
             return self.schedule.peek(wanted)
 
-    def seconds_to_retry(self) -> float | None:
-        """Return the seconds until a step is retried; None where none is to be."""
+    def is_out(self, step: Step) -> bool:
+        """Return whether an attempt at a step was handed out and is not back."""
         with self._lock:
-            return max(0.0, min(due for due, _ in self._delayed) - time.monotonic()) if self._delayed else None
+            return step.key in self._numbers
 
     def started(self, step: Step) -> None:
         """Note that the work of a step began."""

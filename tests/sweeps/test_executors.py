@@ -1,0 +1,162 @@
+"""What every executor promises, over both: in this process, and on Ray with two cores. The work is real and tiny."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.core.attempts import AttemptLog
+from sweeps.core.execution import Executor
+from sweeps.engine.connection import connected
+from sweeps.engine.in_process import InProcess
+from sweeps.engine.options import ClusterOptions
+
+from .fake_steps import SHARD, TABLE, Bench, entries
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[Executor]:
+    """Return the executor on Ray, on two cores of this machine."""
+    from sweeps.engine.on_ray import OnRay
+
+    with connected(ClusterOptions(num_cpus=2)) as cluster:
+        yield OnRay(cluster, backoff_seconds=0.1)
+
+
+@pytest.fixture(params=["in process", "on Ray"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    """Return each executor in turn."""
+    return InProcess() if request.param == "in process" else request.getfixturevalue("on_ray")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Return an empty store, log and diary."""
+    return Bench(tmp_path)
+
+
+def test_a_graph_is_done_in_order_once_and_never_again(executor: Executor, bench: Bench) -> None:
+    source = bench.fake("source", kind=TABLE)
+    adapters = [bench.fake(f"adapter-{i}", source, cost=i) for i in range(2)]
+    shards = [bench.fake(f"shard-{i}", adapters[i % 2], kind=SHARD) for i in range(4)]
+    trials = [bench.fake("real", source), bench.fake("hybrid", *shards)]
+    report = bench.fake("report", *trials, kind=TABLE)
+    steps = [source, *adapters, *shards, *trials, report]
+    bench.do(executor, *steps)
+    assert bench.rows() == {step.label: ["SUCCEEDED"] for step in steps}
+    diary = {name: runs for name, runs in entries(bench.diary).items()}
+    assert {name: len(runs) for name, runs in diary.items()} == {step.label: 1 for step in steps}
+    for step in steps:
+        for need in step.all_needs:
+            assert diary[need.label][0]["ended"] <= diary[step.label][0]["began"], f"{step} began before {need}"
+    assert bench.names(report) == sorted(step.label for step in steps)
+    assert bench.names(shards[1]) == ["adapter-1", "shard-1", "source"]
+    for step in steps:
+        (first, *_, last) = bench.watch.of(step.label)
+        assert (first, last) == ("started", "SUCCEEDED")
+        record = bench.store.done(step)
+        assert record is not None and record.metrics == {"num_names": len(bench.names(step))} and record.attempt == 1
+    assert AttemptLog(bench.log.file).attempts == bench.log.attempts, "the log on disk is the log in memory"
+    bench.do(executor, *steps)
+    assert {name: len(runs) for name, runs in entries(bench.diary).items()} == {step.label: 1 for step in steps}
+    assert len(bench.log.attempts) == len(steps)
+
+
+def test_a_failure_is_a_row_and_blocks_only_what_needs_it(executor: Executor, bench: Bench) -> None:
+    bad, good = bench.fake("bad", raises="the loss is not finite"), bench.fake("good")
+    bad_shard = bench.fake("bad shard", raises="no such seed", kind=SHARD)
+    after_bad, after_good = bench.fake("after bad", bad, kind=SHARD), bench.fake("after good", good)
+    report = bench.fake("report", after_bad, after_good, kind=TABLE)
+    after_shard = bench.fake("after shard", bad_shard)
+    bench.do(executor, bad, good, bad_shard, after_bad, after_good, report, after_shard)
+    assert bench.rows() == {
+        "bad": ["FAILED"], "bad shard": ["FAILED"], "good": ["SUCCEEDED"], "after good": ["SUCCEEDED"],
+        "after bad": ["BLOCKED"], "report": ["BLOCKED"], "after shard": ["BLOCKED"],
+    }  # fmt: skip
+    by_label = {attempt.label: attempt for attempt in bench.log.attempts}
+    assert by_label["bad"].error_type == "ValueError"
+    assert (
+        by_label["bad"].error_message is not None and "the loss is not finite (in work" in by_label["bad"].error_message
+    )
+    for label in ("after bad", "report"):
+        assert by_label[label].error_message == "trial 'bad' failed (ValueError)"
+    assert by_label["after shard"].error_message == "shard 'bad shard' failed (ValueError)"
+    assert not (bench.store.folder(bad)).exists() and bench.watch.of("report") == ["BLOCKED"]
+
+
+def test_attempts_are_numbered_over_runs(executor: Executor, bench: Bench) -> None:
+    bad = bench.fake("bad", raises="again")
+    after = bench.fake("after", bad)
+    for _ in range(2):
+        bench.do(executor, bad, after)
+    found = [(a.label, a.attempt, a.status) for a in bench.log.attempts]
+    assert found == [("bad", 1, "FAILED"), ("after", 1, "BLOCKED"), ("bad", 2, "FAILED"), ("after", 2, "BLOCKED")]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
+def test_a_damaged_need_is_done_again_and_said(executor: Executor, bench: Bench, damage: str) -> None:
+    source = bench.fake("source", kind=TABLE)
+    need = bench.fake("need", source, kind=SHARD)
+    bench.do(executor, source, need)
+    before = bench.names(need)
+    if damage == "truncated":
+        (bench.store.folder(need) / "names.txt").write_text("")
+    else:
+        bench.store.discard(need)
+    user, other = bench.fake("user", need, cost=2), bench.fake("other", source)
+    executor.run([user, other], store=bench.store, log=bench.log, watch=bench.watch)
+    assert bench.rows() == {
+        "source": ["SUCCEEDED"], "need": ["SUCCEEDED"] * 2, "user": ["FAILED", "SUCCEEDED"], "other": ["SUCCEEDED"]
+    }  # fmt: skip
+    assert bench.names(need) == before and bench.names(user) == ["need", "source", "user"]
+    (said,) = bench.watch.said
+    reason = "names.txt has 0 bytes instead of 12" if damage == "truncated" else "is gone"
+    assert said == f"shard 'need' is damaged ({reason}) and is done again"
+
+
+def test_damage_that_comes_while_its_user_runs_is_found(executor: Executor, bench: Bench) -> None:
+    need = bench.fake("need")
+    user = bench.fake("user", need, truncates=True)
+    bench.do(executor, need, user)
+    assert bench.rows() == {"need": ["SUCCEEDED", "SUCCEEDED"], "user": ["FAILED", "SUCCEEDED"]}
+    assert [a.error_type for a in bench.log.attempts if a.label == "user"] == ["Damaged", None]
+
+
+def test_what_runs_when_the_user_stops_it_becomes_cancelled(executor: Executor, bench: Bench) -> None:
+    quick, slow = bench.fake("quick", cost=9), bench.fake("slow", seconds=60)
+    after = bench.fake("after", slow)
+    with interrupted(lambda: "half of slow" in str(bench.watch.of("slow"))), pytest.raises(KeyboardInterrupt):
+        bench.do(executor, quick, slow, after)
+    assert bench.rows() == {"quick": ["SUCCEEDED"], "slow": ["CANCELLED"]}
+    assert bench.log.attempts[-1].error_message == "stopped by the user"
+    began = time.monotonic()
+    bench.do(executor, bench.fake("next"))  # what was stopped holds nothing
+    assert time.monotonic() - began < 30
+
+
+class interrupted:
+    """Sends this process Ctrl-C once something is true."""
+
+    def __init__(self, when: Callable[[], bool]) -> None:
+        self.when, self.over = when, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *error: Any) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.05):
+            if self.when():
+                os.kill(os.getpid(), signal.SIGINT)
+                return
