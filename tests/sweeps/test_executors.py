@@ -16,16 +16,15 @@ from sweeps.core.attempts import AttemptLog
 from sweeps.core.execution import Executor
 from sweeps.engine.connection import connected
 from sweeps.engine.in_process import InProcess
+from sweeps.engine.on_ray import OnRay
 from sweeps.engine.options import ClusterOptions
 
 from .fake_steps import SHARD, TABLE, Bench, entries
 
 
 @pytest.fixture(scope="module")
-def on_ray() -> Iterator[Executor]:
+def on_ray() -> Iterator[OnRay]:
     """Return the executor on Ray, on two cores of this machine."""
-    from sweeps.engine.on_ray import OnRay
-
     with connected(ClusterOptions(num_cpus=2)) as cluster:
         yield OnRay(cluster, backoff_seconds=0.1)
 
@@ -139,6 +138,25 @@ def test_what_runs_when_the_user_stops_it_becomes_cancelled(executor: Executor, 
     began = time.monotonic()
     bench.do(executor, bench.fake("next"))  # what was stopped holds nothing
     assert time.monotonic() - began < 30
+
+
+def test_what_a_killed_process_did_is_tried_again_so_many_times(on_ray: OnRay, bench: Bench) -> None:
+    twice = OnRay(on_ray.cluster, max_retries=1, backoff_seconds=0.1)
+    trial, shard = bench.fake("trial", kills=1), bench.fake("shard", kind=SHARD, kills=1)
+    never, other = bench.fake("never", kills=9), bench.fake("other shard", kind=SHARD)
+    after = bench.fake("after", never, trial, kind=TABLE)
+    bench.do(twice, trial, shard, never, other, after)
+    assert bench.rows() == {
+        "trial": ["FAILED", "SUCCEEDED"], "shard": ["FAILED", "SUCCEEDED"], "never": ["FAILED", "FAILED"],
+        "other shard": ["SUCCEEDED"], "after": ["BLOCKED"],
+    }  # fmt: skip
+    died = [a for a in bench.log.attempts if a.status == "FAILED"]
+    assert {a.error_type for a in died} == {"WorkerDied"} and all("killed" in str(a.error_message) for a in died)
+    assert bench.log.attempts[-1].error_message == "trial 'never' failed (WorkerDied)"
+    assert any(said.startswith("shard: its process ended") and "retry 1 of 1" in said for said in bench.watch.said)
+    assert {name: len(runs) for name, runs in entries(bench.diary).items()} == {
+        "trial": 2, "shard": 2, "never": 2, "other shard": 1
+    }  # fmt: skip
 
 
 class interrupted:
