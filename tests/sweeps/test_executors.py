@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,13 +123,13 @@ def test_needs_that_are_damaged_or_gone_are_done_again_and_it_is_said(executor: 
 def test_what_runs_when_the_user_stops_it_becomes_cancelled(executor: Executor, bench: Bench) -> None:
     quick, slow = bench.fake("quick", cost=9), bench.fake("slow", seconds=60)
     after = bench.fake("after", slow)
-    with interrupted(lambda: "half of slow" in str(bench.watch.of("slow"))), pytest.raises(KeyboardInterrupt):
+    with interrupted(lambda: bench.watch.of("slow")[1:] == ["0.5 half of slow"]), pytest.raises(KeyboardInterrupt):
         bench.do(executor, quick, slow, after)
     assert bench.rows() == {"quick": ["SUCCEEDED"], "slow": ["CANCELLED"]}
     assert bench.log.attempts[-1].error_message == "stopped by the user"
-    began = time.monotonic()
-    bench.do(executor, bench.fake("next"))  # what was stopped holds nothing
-    assert time.monotonic() - began < 30
+    meets = 0 if isinstance(executor, InProcess) else 4  # on Ray both at once: what was stopped holds no core
+    bench.do(executor, bench.fake("next", meets=meets), bench.fake("and next", meets=meets))
+    assert bench.rows()["next"] == bench.rows()["and next"] == ["SUCCEEDED"]
 
 
 def test_what_a_killed_process_did_is_tried_again_so_many_times(on_ray: OnRay, bench: Bench) -> None:
