@@ -23,6 +23,7 @@ from sweeps.engine.shards import Wave
 
 _SECONDS_BETWEEN_MAIL = 0.3
 _SECONDS_BETWEEN_LOOKS = 5.0
+_ANSWER_SECONDS = 30.0
 _SHARDS_PER_ACTOR = 4
 """Shards for each actor of a wave that is smaller than the cluster: a later wave takes more room, once there is."""
 
@@ -78,7 +79,7 @@ class Dealer:
 
     @property
     def a_wave_waits(self) -> bool:
-        """Whether an actor of a wave has no place yet."""
+        """Whether an actor of a wave may have no place."""
         return any(wave.waits for wave in self.waves)
 
     def read_mail(self, *, now: bool = False) -> None:
@@ -87,7 +88,7 @@ class Dealer:
             return
         self._mail_at = time.monotonic()
         try:
-            messages = ray.get(self.job.mailbox.take.remote())
+            messages = ray.get(self.job.mailbox.take.remote(), timeout=_ANSWER_SECONDS)
         except RayError:  # its process died and starts again
             return
         for key, _, content in messages:
@@ -101,7 +102,7 @@ class Dealer:
             self.execution.started(step)
             for wave in self.waves:
                 if wave.has(key):
-                    wave.actors.add(content._actor_id)
+                    wave.began(content)
 
     def stop(self) -> None:
         """Have no shard begun any more, and end the processes at work."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from sweeps.engine.job import Job
 from sweeps.engine.resources import prepare_worker
 from sweeps.engine.room import Request
 
+_SILENT_SECONDS = 5.0
 _DIED = "its process ended: killed, out of memory, or its node was lost"
 
 
@@ -57,6 +59,7 @@ class Wave:
         self.path = max(execution.schedule.path(step) for step, _ in shards)
         self.actors: set[Any] = set()
         """Ids of the actors that began a shard."""
+        self._heard_at = time.monotonic()
         self._left = {step.key: (step, number) for step, number in shards}
         self._execution, self._job, self._changed = execution, job, changed
         self._thread = threading.Thread(target=self._run, daemon=True, name="shards")
@@ -74,8 +77,14 @@ class Wave:
 
     @property
     def waits(self) -> bool:
-        """Whether some of its actors have no place yet."""
-        return len(self.actors) < min(self.num_actors, len(self._left))
+        """Whether some of its actors may have no place: not yet, or no more, since a node was lost."""
+        silent = time.monotonic() - self._heard_at > _SILENT_SECONDS
+        return bool(self._left) and (silent or len(self.actors) < min(self.num_actors, len(self._left)))
+
+    def began(self, actor: Any) -> None:
+        """Note that an actor began a shard."""
+        self._heard_at = time.monotonic()
+        self.actors.add(actor._actor_id)
 
     def has(self, key: str) -> bool:
         """Return whether a shard is of this wave and not answered."""
@@ -90,6 +99,7 @@ class Wave:
         try:
             for row in self._rows():
                 step, number = self._left.pop(row["key"])
+                self._heard_at = time.monotonic()
                 if row["begun"] == "yes":
                     self._execution.ended(step, Attempt.from_json(row["attempt"]))
                 elif row["begun"] == "died":

@@ -6,6 +6,7 @@ Worker processes are used again for steps that ask for the same, so that librari
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import traceback
@@ -140,6 +141,7 @@ def run_trials(dealer: Dealer, folder: Path) -> None:
         tune_config=tune.TuneConfig(search_alg=ReadySteps(dealer), num_samples=-1, reuse_actors=True),
         run_config=settings,
     )
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it counts at the end the deaths that are rows
     tuner.fit()
 
 
