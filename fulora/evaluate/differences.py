@@ -21,7 +21,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fulora.evaluate.inference import LEVEL, Components, Estimate, Variances, estimate, p_values, variances
+from fulora.evaluate.inference import LEVEL, Components, Estimate, Variances, estimate, p_values
 from fulora.evaluate.trainings import MeasuredTrainings, Training
 
 _FEWEST_PAIRS = 3
@@ -93,11 +93,7 @@ def all_pairs(cells: Sequence[MeasuredTrainings], metric: str) -> dict[tuple[int
     tested = [pair for pair, d in found.items() if d.significant is not None]
     if not tested:
         return found
-    parts = []
-    for a, b in tested:
-        common = _common([cells[a], cells[b]])
-        parts.append(variances(common, *_paired(cells[a], cells[b], metric, common), cells[a].num_patients))
-    moderated, freedom = _moderated(parts, len(cells))
+    moderated, freedom = _moderated([found[pair].estimate.variances for pair in tested], len(cells))
     values = np.array([found[pair].estimate.value for pair in tested])
     adjusted = holm(p_values(values, moderated, freedom=freedom))
     for pair, p_value in zip(tested, adjusted):
@@ -189,6 +185,7 @@ def _unknown(num_patients: int) -> Estimate:
     nan = float("nan")
     return Estimate(
         value=nan, low=nan, high=nan, standard_error=nan, degrees_of_freedom=nan, p_value=1.0, covers="nothing",
-        components=Components(patients=nan, trainings=None, replicates=None, seeds=None), num_patients=num_patients,
-        num_replicates=0, num_trainings=0,
+        components=Components(patients=nan, trainings=None, replicates=None, seeds=None),
+        variances=Variances(patients=nan, trainings=0.0, interaction=0.0, num_patients=num_patients, num_units=0),
+        num_patients=num_patients, num_replicates=0, num_trainings=0,
     )  # fmt: skip

@@ -49,6 +49,22 @@ class Components:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Variances:
+    """The variances of the module's notation, in squared points."""
+
+    patients: float
+    """V_P; nan with one patient."""
+    trainings: float
+    """V_T; 0 with one unit."""
+    interaction: float
+    """V_I; 0 with one unit or one patient."""
+    num_patients: int
+    """P."""
+    num_units: int
+    """n."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """A score or a difference, in points, with its 95 % interval."""
 
@@ -68,6 +84,8 @@ class Estimate:
     """What the interval allows for: another choice of this would be expected to stay inside it."""
     components: Components
     """Where the uncertainty comes from."""
+    variances: Variances
+    """What the standard error is made of."""
     num_patients: int
     """Patients or clusters of patients."""
     num_replicates: int
@@ -78,22 +96,6 @@ class Estimate:
     def clipped(self, least: float = 0.0, most: float = 100.0) -> tuple[float, float]:
         """Return the interval within the range that a score can have."""
         return float(np.clip(self.low, least, most)), float(np.clip(self.high, least, most))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Variances:
-    """The variances of the module's notation, in squared points."""
-
-    patients: float
-    """V_P; nan with one patient."""
-    trainings: float
-    """V_T; 0 with one unit."""
-    interaction: float
-    """V_I; 0 with one unit or one patient."""
-    num_patients: int
-    """P."""
-    num_units: int
-    """n."""
 
 
 def estimate(
@@ -117,7 +119,7 @@ def estimate(
         covers = "patients, replicates and seeds"
     elif len(trainings) > 1:
         covers = "patients and seeds"
-    between, within = _spreads(replicates, values, resampled, num_patients)
+    between, within = _spreads(replicates, values, resampled, found)
     trained = max(found.trainings - found.interaction, 0)
     return Estimate(
         value=value,
@@ -133,6 +135,7 @@ def estimate(
             replicates=between,
             seeds=within,
         ),
+        variances=found,
         num_patients=num_patients,
         num_replicates=num,
         num_trainings=len(trainings),
@@ -150,11 +153,13 @@ def variances(
     means = np.array([values[places].mean() for places in groups])
     drawn = np.stack([resampled[places].mean(axis=0) for places in groups])
     n = len(groups)
-    luck = [_over_patients(row, num_patients) for row in drawn - drawn.mean(axis=0)] if n > 1 else []
+    shared = drawn.mean(axis=0)
     return Variances(
-        patients=_over_patients(drawn.mean(axis=0), num_patients),
+        patients=float(_over_patients(shared, num_patients)),
         trainings=float(means.var(ddof=1)) / n if n > 1 else 0.0,
-        interaction=float(np.nan_to_num(sum(luck))) / (n * (n - 1)) if n > 1 else 0.0,
+        interaction=float(np.nan_to_num(_over_patients(drawn - shared, num_patients)).sum()) / (n * (n - 1))
+        if n > 1
+        else 0.0,
         num_patients=num_patients,
         num_units=n,
     )
@@ -210,16 +215,16 @@ def _half_width(found: Variances) -> tuple[float, float, float]:
     return float(half), float(np.sqrt(variance)), float(freedom)
 
 
-def _over_patients(resampled: np.ndarray, num_patients: int) -> float:
-    """Return the variance over resamples [B] of patients, brought from P - 1 to P; nan where nothing is known."""
-    finite = resampled[np.isfinite(resampled)]
-    if len(finite) < 2 or num_patients < 2:
-        return float("nan")
-    return float(finite.var(ddof=1)) * num_patients / (num_patients - 1)
+def _over_patients(resampled: np.ndarray, num_patients: int) -> np.ndarray:
+    """Return the variances over resamples [..., B] of patients, brought from P - 1 to P; nan where nothing is known."""
+    known = np.isfinite(resampled).all(axis=tuple(range(resampled.ndim - 1)))
+    if known.sum() < 2 or num_patients < 2:
+        return np.full(resampled.shape[:-1], np.nan)
+    return resampled[..., known].var(axis=-1, ddof=1) * num_patients / (num_patients - 1)
 
 
 def _spreads(
-    replicates: np.ndarray, values: np.ndarray, resampled: np.ndarray, num_patients: int
+    replicates: np.ndarray, values: np.ndarray, resampled: np.ndarray, found: Variances
 ) -> tuple[float | None, float | None]:
     """Return the standard deviations between replicates and between seeds, less their luck with these patients."""
     groups = [np.flatnonzero(replicates == r) for r in np.unique(replicates)]
@@ -228,12 +233,12 @@ def _spreads(
     if seeded:
         degrees = sum(len(places) - 1 for places in seeded)
         total = sum(((values[p] - values[p].mean()) ** 2).sum() for p in seeded)
-        luck = sum(_over_patients(row, num_patients) for p in seeded for row in resampled[p] - resampled[p].mean(0))
-        within = float(max(total - np.nan_to_num(luck), 0.0)) / degrees
+        apart = [_over_patients(resampled[p] - resampled[p].mean(axis=0), found.num_patients) for p in seeded]
+        within = float(max(total - np.nan_to_num(np.concatenate(apart)).sum(), 0.0)) / degrees
+    error = None if within is None else float(np.sqrt(within))
     if len(groups) < 2:
-        return None, None if within is None else float(np.sqrt(within))
-    parts = variances([(int(r), 0) for r in replicates], values, resampled, num_patients)
-    between = len(groups) * (parts.trainings - parts.interaction)
+        return None, error
+    between = found.num_units * (found.trainings - found.interaction)
     if within is not None:
         between -= within * float(np.mean([1 / len(places) for places in groups]))
-    return float(np.sqrt(max(between, 0.0))), None if within is None else float(np.sqrt(within))
+    return float(np.sqrt(max(between, 0.0))), error
