@@ -16,7 +16,7 @@ import numpy as np
 from fulora.errors import InputError, fault
 from fulora.evaluate.decomposition import SHARES, decompose
 from fulora.evaluate.intervals import Resamples, resampled_scores
-from fulora.evaluate.scores import METRICS, score
+from fulora.evaluate.scores import METRICS, confusion_matrix, score, scores_from_confusion
 
 Training = tuple[int, int]
 """Replicate and seed within it."""
@@ -83,7 +83,7 @@ def measure_trainings(
             raise InputError(fault(f"training {name}", counts, rule, "Give all three of the same images."))
     names = tuple(sorted(predictions))
     arrays = [np.asarray(predictions[name], dtype=np.float64) for name in names]
-    values = [score(p, labels) | decompose(p, labels) for p in arrays]
+    values = [_scores(p, labels, metrics) for p in arrays]
     resampled = [resampled_scores(p, labels, resamples, metrics) for p in arrays]
     return MeasuredTrainings(
         trainings=names,
@@ -92,6 +92,14 @@ def measure_trainings(
         collapsed=tuple(is_collapsed(p, labels) for p in arrays),
         num_patients=resamples.times.shape[1],
     )
+
+
+def _scores(probabilities: np.ndarray, labels: np.ndarray, metrics: Sequence[str]) -> dict[str, float]:
+    """Return the scores asked for, and perhaps others; the AUC costs most."""
+    if "auc" in metrics:
+        return score(probabilities, labels) | decompose(probabilities, labels)
+    counted = scores_from_confusion(confusion_matrix(probabilities, labels))
+    return {name: float(value) for name, value in counted.items()} | decompose(probabilities, labels)
 
 
 def is_collapsed(probabilities: np.ndarray, labels: np.ndarray) -> bool:

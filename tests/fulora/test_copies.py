@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fulora.errors import InputError
-from fulora.evaluate import copies
+from fulora.evaluate import thumbnails
 from fulora.evaluate.copies import CopyAudit, ImageSet, audit_copies
 
 
@@ -84,7 +84,7 @@ def test_planted_copies_are_flagged_with_their_training_image() -> None:
         100,
         100,
     )
-    assert audit.share_by_chance == pytest.approx(200 / 101)
+    assert audit.share_by_chance == pytest.approx(300 / 101)
     assert audit.notes == [] and audit.extractor == "random projections"
 
 
@@ -100,7 +100,7 @@ def test_a_copy_by_features_alone_is_flagged() -> None:
 
 
 def test_new_draws_of_the_same_distribution_are_flagged_as_rarely_as_chance_has_it() -> None:
-    """Each distance is the least of 41 in one draw of 41; the two go together, so between one and two of 41."""
+    """Each distance is the least of 41 in one draw of 41; the three go together, so between one and three of 41."""
     shares, below = [], []
     for repeat in range(30):
         sides = [
@@ -109,9 +109,9 @@ def test_new_draws_of_the_same_distribution_are_flagged_as_rarely_as_chance_has_
         audit = audit_copies(*sides, extractor="")
         shares.append(audit.share_closer)
         below.append(audit.share_below_percentile)
-        assert audit.share_by_chance == pytest.approx(200 / 41)
+        assert audit.share_by_chance == pytest.approx(300 / 41)
     error = np.std(shares) / math.sqrt(30)
-    assert 100 / 41 - 3 * error < np.mean(shares) < 200 / 41 + 3 * error
+    assert 100 / 41 - 3 * error < np.mean(shares) < 300 / 41 + 3 * error
     assert np.mean(shares) <= np.mean(below) < 12
 
 
@@ -170,9 +170,10 @@ def test_a_heldout_image_that_is_a_training_image_does_not_blind_the_audit() -> 
 
 def test_colour_sizes_and_images_without_contrast() -> None:
     grey, wide = TRAINING[:3], scenes(3, seed=1, side=96)
-    assert copies._thumbnails(np.repeat(grey[..., None], 3, axis=3), 2) == pytest.approx(copies._thumbnails(grey, 2))
+    in_colour = np.repeat(grey[..., None], 3, axis=3)
+    assert thumbnails.grey_thumbnails(in_colour, 2) == pytest.approx(thumbnails.grey_thumbnails(grey, 2))
     for side in (20, 33, 64, 250):
-        assert copies._area_weights(side).sum(1) == pytest.approx(np.ones(32))
+        assert thumbnails.area_weights(side).sum(1) == pytest.approx(np.ones(32))
     synthetic = image_set(
         np.concatenate([np.repeat(TRAINING[4:5, ..., None], 3, axis=3), np.full((1, 64, 64, 3), 9)]).astype(np.uint8),
         "synthetic",
@@ -180,9 +181,13 @@ def test_colour_sizes_and_images_without_contrast() -> None:
     audit = audit_copies(synthetic, image_set(TRAINING, "training"), image_set(HELDOUT, "heldout"), extractor="")
     assert audit.images[0].nearest_pixels == "training 4" and audit.images[0].distance_pixels == 0
     assert audit.images[1].distance_pixels == pytest.approx(math.sqrt(2))
-    assert copies._thumbnails(wide, 64).shape == (3, 1025)
-    assert copies._nearest(copies._unit(np.zeros((1, 4))), copies._unit(np.eye(4)), 8)[1] == pytest.approx(math.sqrt(2))
-    assert copies._nearest(copies._unit(np.zeros((1, 4))), copies._unit(np.zeros((2, 4))), 8)[1] == pytest.approx(0)
+    assert audit.aligned_images[0].nearest == "training 4"
+    assert audit.aligned_images[0].distance == pytest.approx(0, abs=1e-5)
+    assert audit.aligned_images[1].distance == pytest.approx(math.sqrt(2), rel=1e-6)
+    assert thumbnails.grey_thumbnails(wide, 64).shape == (3, 32, 32)
+    zeros, axes = (thumbnails.unit_rows(rows) for rows in (np.zeros((1, 4)), np.eye(4)))
+    assert thumbnails.nearest_rows(zeros, axes, 8)[1] == pytest.approx(math.sqrt(2))
+    assert thumbnails.nearest_rows(zeros, thumbnails.unit_rows(np.zeros((2, 4))), 8)[1] == pytest.approx(0)
 
 
 def test_faults_name_field_value_rule_and_remedy() -> None:
