@@ -23,7 +23,7 @@ import tyro
 from recording import record
 from scipy.optimize import brentq
 
-from fulora.evaluate.differences import all_pairs, difference, mean_difference
+from fulora.evaluate.differences import all_pairs, difference, holm, mean_difference
 from fulora.evaluate.inference import estimate
 from fulora.evaluate.intervals import Resamples, draw_resamples
 from fulora.evaluate.trainings import MeasuredTrainings, measure_trainings, name_trainings
@@ -81,6 +81,8 @@ class Options:
     """A finished run's folder: count announced changes in null studies of its trainings instead."""
     null_studies: int = 400
     """Null studies of a run, of single cells and of means over models each."""
+    group: int = 3
+    """Trainings (replicates, where the run has several) on each side of a null study."""
     seed: int = 0
     """Of all that is drawn."""
     out: Path | None = None
@@ -165,7 +167,7 @@ def coverage(options: Options, name: str, num: tuple[int, int]) -> dict[str, Any
 def family(options: Options, num_cells: int, num: tuple[int, int]) -> dict[str, Any]:
     """Return the percent of studies of equal cells in which any pair is announced to differ."""
     rng = np.random.default_rng([options.seed, num_cells, *num])
-    spread, any_pair, share = SCENARIOS["mixed"], 0, []
+    spread, any_pair, plain, share = SCENARIOS["mixed"], 0, 0, []
     factors = [BY_MODEL[i % len(BY_MODEL)] for i in range(num_cells)]
     skills = [skill_for(spread, factor) for factor in factors]
     studies = options.family_studies * (3 if num_cells < 20 else 1)
@@ -178,10 +180,13 @@ def family(options: Options, num_cells: int, num: tuple[int, int]) -> dict[str, 
         ]
         found = all_pairs(cells, "accuracy").values()
         any_pair += any(d.significant for d in found)
-        share.append(np.mean([d.estimate.p_value < 0.05 for d in found]))
+        single = np.array([d.estimate.p_value for d in found])
+        share.append(np.mean(single < 0.05))
+        plain += holm(single).min() < 0.05
     return {
         "cells": num_cells, "studies": studies, "replicates": num[0], "seeds": num[1],
         "family_wise_error": round(100 * any_pair / studies, 1),
+        "family_wise_error_unmoderated": round(100 * plain / studies, 1),
         "single_pairs_below_0.05": round(100 * float(np.mean(share)), 1),
     }  # fmt: skip
 
@@ -189,8 +194,8 @@ def family(options: Options, num_cells: int, num: tuple[int, int]) -> dict[str, 
 def null_studies(options: Options) -> dict[str, Any]:
     """Return how often a change is announced between trainings of a run that differ in their seeds alone.
 
-    Half of a cell's trainings at most stand for before, as many others for after. With several replicates in the run
-    whole replicates are drawn, else seeds.
+    `group` of a cell's trainings stand for before, as many others for after. Where the run has enough replicates for
+    both, whole replicates are drawn, else seeds.
     """
     import pyarrow.parquet as pq
 
@@ -209,44 +214,44 @@ def null_studies(options: Options) -> dict[str, Any]:
         cells.setdefault(cell, {})[name] = np.array([[r[f"p_{plane}"] for plane in planes] for r in images])
     labels = np.array([planes[r["plane"]] for r in images])
     resamples = draw_resamples([r["patient_id"] for r in images], seed=options.seed)
-    found = {c: measure_trainings(p, labels, resamples) for c, p in cells.items() if len(p) >= 4}
+    found = {c: measure_trainings(p, labels, resamples) for c, p in cells.items() if len(p) >= 2 * options.group}
+    collapsed = [" ".join(c) for c, m in found.items() if m.has_collapsed]
     found = {c: m for c, m in found.items() if not m.has_collapsed}
-    assert found, "no cell has four trainings that did not collapse: run with --grid.num-seeds 8"
+    assert found, f"no cell has {2 * options.group} trainings that did not collapse: run with --grid.num-seeds 8"
     rng, counts = np.random.default_rng(options.seed), {"cell": [0, 0], "mean over models": [0, 0]}
     names = list(found)
     regimes = sorted({regime for regime, _ in names})
     for _ in range(options.null_studies):
-        pair = halves(rng, found[names[rng.integers(len(names))]])
+        pair = groups(rng, found[names[rng.integers(len(names))]], options.group)
         counts["cell"][0] += bool(difference(*pair, "accuracy").significant)
         regime = regimes[rng.integers(len(regimes))]
-        pairs = [halves(rng, found[c]) for c in names if c[0] == regime]
+        pairs = [groups(rng, found[c], options.group) for c in names if c[0] == regime]
         counts["mean over models"][0] += bool(mean_difference(pairs, "accuracy").significant)
         counts["cell"][1] += 1
         counts["mean over models"][1] += 1
     return {
         "cells": [" ".join(c) for c in names],
+        "collapsed": collapsed,
+        "spread_of_trainings": [round(float(m.values["accuracy"].std(ddof=1)), 1) for m in found.values()],
         "trainings_per_cell": [len(m.trainings) for m in found.values()],
         "announced": {k: {"studies": n, "percent": round(100 * hit / n, 1)} for k, (hit, n) in counts.items()},
     }
 
 
-def halves(rng: np.random.Generator, cell: MeasuredTrainings) -> tuple[MeasuredTrainings, MeasuredTrainings]:
-    """Return two groups of a cell's trainings, as large as each other and disjoint, under the same names."""
+def groups(rng: np.random.Generator, cell: MeasuredTrainings, size: int) -> tuple[MeasuredTrainings, MeasuredTrainings]:
+    """Return two disjoint groups of a cell's trainings under the same names, of `size` replicates or seeds each."""
     replicates = sorted({replicate for replicate, _ in cell.trainings})
-    by_unit = {u: [i for i, t in enumerate(cell.trainings) if t[0] == u] for u in replicates}
-    if len(replicates) < 4:
-        by_unit = {i: [i] for i in range(len(cell.trainings))}
-    units = rng.permutation(sorted(by_unit))
-    size = len(units) // 2
+    whole = len(replicates) >= 2 * size
+    units = [[i for i, t in enumerate(cell.trainings) if t[0] == r] for r in replicates]
+    units = units if whole else [[i] for i in range(len(cell.trainings))]
+    drawn = rng.permutation(len(units))[: 2 * size].reshape(2, size)
     sides = []
-    for group in (units[:size], units[size : 2 * size]):
-        places = [i for u in group for i in by_unit[int(u)]]
-        renamed = [(k, j) for k, u in enumerate(group) for j in range(len(by_unit[int(u)]))]
-        if len(replicates) < 4:
-            renamed = [(0, k) for k in range(len(places))]
+    for group in drawn.tolist():
+        places = [i for u in group for i in units[u]]
+        names = [(k, j) if whole else (0, k) for k, u in enumerate(group) for j in range(len(units[u]))]
         sides.append(
             MeasuredTrainings(
-                trainings=tuple(renamed),
+                trainings=tuple(names),
                 values={m: v[places] for m, v in cell.values.items()},
                 resampled={m: v[places] for m, v in cell.resampled.items()},
                 collapsed=tuple(cell.collapsed[i] for i in places),

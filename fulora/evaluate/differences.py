@@ -6,10 +6,10 @@ One training of each says nothing of how far trainings differ: such a difference
 alone, and no significance.
 Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65; for all pairs the trainings' variances are moderated,
 Smyth, "Linear models and empirical Bayes methods", Stat. Appl. Genet. Mol. Biol. 3 (2004) 3: three replicates give each
-pair two degrees of freedom, and among 190 pairs some variance is nearly 0 by luck. Holm's correction of their own
-p-values then announces a difference in 82 % of studies of 20 equal cells, of the moderated ones in under 6 %
-(`benchmarks/coverage.py`). Deviates: half of Smyth's prior degrees of freedom, and the larger of his prior variance and
-the mean, as models differ in their variance more than his prior allows for.
+pair two degrees of freedom, and among 190 pairs some variance is nearly 0 by luck, so that Holm's correction of the
+pairs' own p-values announces a difference in most studies of equal cells (`benchmarks/coverage.py` measures both).
+Deviates: half of Smyth's prior degrees of freedom, and the larger of his prior variance and the mean, as models differ
+in their variance more than his prior allows for.
 """
 
 from __future__ import annotations

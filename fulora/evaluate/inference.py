@@ -114,7 +114,7 @@ def estimate(
     value = float(np.mean([values[replicates == r].mean() for r in np.unique(replicates)]))
     half, error, freedom = _half_width(found)
     covers: Covers = "patients"
-    if num_patients < 2 or not resampled.shape[1]:
+    if not np.isfinite(error):
         covers = "nothing"
     elif num > 1:
         covers = "patients, replicates and seeds"

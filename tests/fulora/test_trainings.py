@@ -160,6 +160,9 @@ def test_one_patient_and_equal_trainings() -> None:
     found = of(cell)
     assert found.covers == "nothing" and np.isnan([found.low, found.high, found.standard_error]).all()
     assert found.p_value == 1 and found.components.replicates is not None and found.components.replicates >= 0
+    one_plane = measure_trainings(name_trainings(classifiers(2, 2)), np.full(240, 2), RESAMPLES)
+    assert of(one_plane, "auc").covers == "nothing" and of(one_plane, "auc").p_value == 1, "an AUC needs two planes"
+    assert of(one_plane, "recall").covers == "patients, replicates and seeds"
     perfect = measured(np.broadcast_to(np.eye(5)[LABELS], (3, 2, 240, 5)))
     found = of(perfect, "f1")
     assert (found.value, found.low, found.high, found.standard_error) == (100, 100, 100, 0)
