@@ -21,7 +21,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fulora.evaluate.inference import LEVEL, Components, Estimate, Variances, estimate, p_values
+from fulora.evaluate.inference import LEVEL, Components, Estimate, Variances, estimate, p_value
 from fulora.evaluate.trainings import MeasuredTrainings, Training
 
 _FEWEST_PAIRS = 3
@@ -72,12 +72,12 @@ def mean_difference(
         differences = [_paired(before, after, metric, common) for before, after in kept]
         values, resampled = (np.mean([d[side] for d in differences], axis=0) for side in (0, 1))
         found = estimate(common, values, resampled, kept[0][0].num_patients)
-    p_value = found.p_value if _is_tested(found) else None
+    p = found.p_value if _is_tested(found) else None
     return TrainedDifference(
         metric=metric,
         estimate=found,
-        p_adjusted=p_value,
-        significant=None if p_value is None else p_value < LEVEL,
+        p_adjusted=p,
+        significant=None if p is None else p < LEVEL,
         num_unmatched=unmatched,
         left_out=left_out,
     )
@@ -93,12 +93,11 @@ def all_pairs(cells: Sequence[MeasuredTrainings], metric: str) -> dict[tuple[int
     tested = [pair for pair, d in found.items() if d.significant is not None]
     if not tested:
         return found
-    moderated, freedom = _moderated([found[pair].estimate.variances for pair in tested], len(cells))
-    values = np.array([found[pair].estimate.value for pair in tested])
-    adjusted = holm(p_values(values, moderated, freedom=freedom))
-    for pair, p_value in zip(tested, adjusted):
-        p_value = max(float(p_value), found[pair].estimate.p_value)
-        found[pair] = dataclasses.replace(found[pair], p_adjusted=p_value, significant=p_value < LEVEL)
+    moderated = _moderated([found[pair].estimate.variances for pair in tested], len(cells))
+    single = [p_value(found[pair].estimate.value, parts) for pair, parts in zip(tested, moderated)]
+    for pair, corrected in zip(tested, holm(np.array(single))):
+        p = max(float(corrected), found[pair].estimate.p_value)
+        found[pair] = dataclasses.replace(found[pair], p_adjusted=p, significant=p < LEVEL)
     return found
 
 
@@ -110,36 +109,30 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-def _moderated(parts: Sequence[Variances], num_cells: int) -> tuple[list[Variances], np.ndarray]:
-    """Return the variances with each trainings' part drawn towards the others', and its degrees of freedom [K].
+def _moderated(parts: Sequence[Variances], num_cells: int) -> list[Variances]:
+    """Return the variances with each trainings' part drawn towards the others', with more degrees of freedom.
 
-    Pairs are moderated with those of as many units. Notation as in Smyth: d degrees of freedom of a variance s^2, prior
-    d0 and s0^2, from the mean and variance of log s^2.
+    Notation as in Smyth: d degrees of freedom of a variance s^2, prior d0 and s0^2, from the mean and variance of
+    log s^2.
     """
-    out, freedom = list(parts), np.array([float(p.num_units - 1) for p in parts])
-    for num_units in sorted({p.num_units for p in parts}):
-        places = [i for i, p in enumerate(parts) if p.num_units == num_units]
-        s2 = np.array([parts[i].trainings for i in places])
-        if len(places) < _FEWEST_PAIRS or not s2.any():
-            continue
-        d = num_units - 1
-        d0, prior = _prior(s2, d)
-        d0 = min(d0, (num_cells - 1) * d) / 2
-        for i, drawn in zip(places, (d0 * max(prior, s2.mean()) + d * s2) / (d0 + d)):
-            out[i] = dataclasses.replace(parts[i], trainings=float(drawn))
-            freedom[i] = d0 + d
-    return out, freedom
+    s2, d = (np.array([getattr(p, name) for p in parts]) for name in ("trainings", "freedom"))
+    if len(parts) < _FEWEST_PAIRS or not s2.any():
+        return list(parts)
+    d0, prior = _prior(s2, d)
+    d0 = min(d0, (num_cells - 1) * float(d.mean())) / 2
+    drawn = (d0 * max(prior, float(s2.mean())) + d * s2) / (d0 + d)
+    return [dataclasses.replace(p, trainings=float(v), freedom=float(d0 + own)) for p, v, own in zip(parts, drawn, d)]
 
 
-def _prior(s2: np.ndarray, d: int) -> tuple[float, float]:
-    """Return Smyth's (d0, s0^2) of variances [K] with d degrees of freedom each; d0 may be infinite."""
+def _prior(s2: np.ndarray, d: np.ndarray) -> tuple[float, float]:
+    """Return Smyth's (d0, s0^2) of variances [K] with d degrees of freedom [K]; d0 may be infinite."""
     from scipy.special import digamma, polygamma
 
     e = np.log(np.maximum(s2, 1e-5 * np.median(s2) + np.finfo(float).tiny)) - digamma(d / 2) + np.log(d / 2)
-    excess = e.var(ddof=1) - polygamma(1, d / 2)
+    excess = float(e.var(ddof=1) - polygamma(1, d / 2).mean())
     if excess <= 0:
         return float("inf"), float(np.exp(e.mean()))
-    d0 = 2 * _inverse_trigamma(float(excess))
+    d0 = 2 * _inverse_trigamma(excess)
     return d0, float(np.exp(e.mean() + digamma(d0 / 2) - np.log(d0 / 2)))
 
 
@@ -186,6 +179,8 @@ def _unknown(num_patients: int) -> Estimate:
     return Estimate(
         value=nan, low=nan, high=nan, standard_error=nan, degrees_of_freedom=nan, p_value=1.0, covers="nothing",
         components=Components(patients=nan, trainings=None, replicates=None, seeds=None),
-        variances=Variances(patients=nan, trainings=0.0, interaction=0.0, num_patients=num_patients, num_units=0),
+        variances=Variances(
+            patients=nan, trainings=0.0, freedom=0.0, interaction=0.0, num_patients=num_patients, num_units=0
+        ),
         num_patients=num_patients, num_replicates=0, num_trainings=0,
     )  # fmt: skip

@@ -6,12 +6,15 @@ cluster bootstrap's variance of the mean. Both hold the interaction (a training'
 is taken off once. The interval is Student's, with Satterthwaite's degrees of freedom.
 Notation: n units (replicates, or seeds where there is one replicate), means u_i, resampled means U_i [B], P patients:
   V_P = var_b(mean_i U_i) P / (P - 1)       P - 1 degrees of freedom
-  V_T = var_i(u_i) / n                      n - 1
+  V_T = var_i(u_i) / n                      d = n - 1
   V_I = sum_i var_b(U_i - mean U) / (n (n - 1)) P / (P - 1)     (P - 1) (n - 1)
-  V = V_P + max(V_T - V_I, 0),   df = V^2 / (V_P^2 / (P - 1) + V_T^2 / (n - 1) + V_I^2 / ((P - 1) (n - 1)))
+  V = V_P + max(V_T - V_I, 0),   df = V^2 / (V_P^2 / (P - 1) + V_T^2 / d + V_I^2 / ((P - 1) (n - 1)))
+Replicates with several seeds vary by at least what their seeds do. Where V_T is less than the seeds' variance alone
+gives, V_S = mean_i var_j(seed j of i) / S / n with n (S - 1) degrees of freedom, the two are pooled, as a variance
+between replicates cannot be negative.
 Source: Satterthwaite, Biometrics Bulletin 2 (1946) 110; the double count of interactions, Owen, "The pigeonhole
 bootstrap", Annals of Applied Statistics 1 (2007) 386; the cluster bootstrap, `fulora.evaluate.intervals`.
-Deviates: the interval is never narrower than the one of the trainings alone, t with n - 1 degrees of freedom times
+Deviates: the interval is never narrower than the one of the trainings alone, t with d degrees of freedom times
 sqrt(min(V_T, 2 (V_T - V_I))). With few replicates V_T is often small by luck, and Satterthwaite's degrees of freedom
 are then too many: with three replicates that differ far more than patients do, such intervals cover 92.4 % without
 this, 94 % with it. `benchmarks/coverage.py` measures what intervals cover.
@@ -56,7 +59,9 @@ class Variances:
     patients: float
     """V_P; nan with one patient."""
     trainings: float
-    """V_T; 0 with one unit."""
+    """V_T, pooled with V_S where that is larger; 0 with one unit."""
+    freedom: float
+    """Its degrees of freedom; 0 with one unit."""
     interaction: float
     """V_I; 0 with one unit or one patient."""
     num_patients: int
@@ -128,7 +133,7 @@ def estimate(
         high=value + half,
         standard_error=error,
         degrees_of_freedom=freedom,
-        p_value=float(p_values(np.array([value]), [found])[0]),
+        p_value=p_value(value, found),
         covers=covers,
         components=Components(
             patients=float(np.sqrt(found.patients)),
@@ -155,64 +160,72 @@ def variances(
     drawn = np.stack([resampled[places].mean(axis=0) for places in groups])
     n = len(groups)
     shared = drawn.mean(axis=0)
+    trained, freedom, interaction = 0.0, 0.0, 0.0
+    if n > 1:
+        trained, freedom = _pooled(float(means.var(ddof=1)) / n, [values[places] for places in groups])
+        interaction = float(np.nan_to_num(_over_patients(drawn - shared, num_patients)).sum()) / (n * (n - 1))
     return Variances(
         patients=float(_over_patients(shared, num_patients)),
-        trainings=float(means.var(ddof=1)) / n if n > 1 else 0.0,
-        interaction=float(np.nan_to_num(_over_patients(drawn - shared, num_patients)).sum()) / (n * (n - 1))
-        if n > 1
-        else 0.0,
+        trainings=trained,
+        freedom=freedom,
+        interaction=interaction,
         num_patients=num_patients,
         num_units=n,
     )
 
 
-def p_values(values: np.ndarray, found: Sequence[Variances], *, freedom: np.ndarray | None = None) -> np.ndarray:
-    """Return two-sided p-values [K] of values [K] in points, 1 where nothing is known of the spread.
+def _pooled(between: float, units: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return V_T and its degrees of freedom, of the variance between units over their number and each one's seeds."""
+    n, freedom = len(units), float(len(units) - 1)
+    degrees = sum(len(seeds) - 1 for seeds in units)
+    if not degrees:
+        return between, freedom
+    spread = sum(((seeds - seeds.mean()) ** 2).sum() for seeds in units) / degrees
+    within = float(spread * np.mean([1 / len(seeds) for seeds in units])) / n
+    if between >= within:
+        return between, freedom
+    return (freedom * between + degrees * within) / (freedom + degrees), freedom + degrees
 
-    `freedom` [K] replaces the n - 1 degrees of freedom of the trainings' parts, where more than one pair gives those.
-    """
+
+def p_value(value: float, found: Variances) -> float:
+    """Return the two-sided p-value of a value in points being 0; 1 where nothing is known of the spread."""
     from scipy import stats
 
-    out = np.ones(len(values))
-    for place, (value, parts) in enumerate(zip(values, found, strict=True)):
-        units = None if freedom is None else float(freedom[place])
-        variance, all_freedom, least, unit_freedom = _parts(parts, units)
-        if not np.isfinite(variance) or not np.isfinite(value) or abs(value) <= _ROUNDING:
-            continue
-        t = abs(value) / np.sqrt(max(variance, _ROUNDING**2))
-        out[place] = 2 * stats.t.sf(t, all_freedom)
-        if least > 0:
-            out[place] = max(out[place], 2 * stats.t.sf(abs(value) / np.sqrt(least), unit_freedom))
-    return out
+    variance, freedom, least = _parts(found)
+    if not np.isfinite(variance) or not np.isfinite(value) or abs(value) <= _ROUNDING:
+        return 1.0
+    p = 2 * stats.t.sf(abs(value) / np.sqrt(max(variance, _ROUNDING**2)), freedom)
+    if least > 0:
+        p = max(p, 2 * stats.t.sf(abs(value) / np.sqrt(least), found.freedom))
+    return float(p)
 
 
 _ROUNDING = 1e-9
 """Values in points below this are the rounding of equal numbers."""
 
 
-def _parts(found: Variances, units: float | None = None) -> tuple[float, float, float, float]:
-    """Return (V, its degrees of freedom, the trainings' variance that V may not fall below, its degrees of freedom)."""
+def _parts(found: Variances) -> tuple[float, float, float]:
+    """Return V, its degrees of freedom, and the trainings' variance that the interval may not fall below."""
     patients = found.num_patients - 1
-    freedom = found.num_units - 1 if units is None else units
     trained = max(found.trainings - found.interaction, 0.0)
     variance = found.patients + trained
     if not trained or not np.isfinite(variance):
-        return variance, float(max(patients, 1)), 0.0, float(freedom)
-    spread = found.patients**2 / patients + found.trainings**2 / freedom
-    spread += found.interaction**2 / (patients * freedom)
-    return variance, variance**2 / spread, min(found.trainings, 2 * trained), float(freedom)
+        return variance, float(max(patients, 1)), 0.0
+    spread = found.patients**2 / patients + found.trainings**2 / found.freedom
+    spread += found.interaction**2 / (patients * (found.num_units - 1))
+    return variance, variance**2 / spread, min(found.trainings, 2 * trained)
 
 
 def _half_width(found: Variances) -> tuple[float, float, float]:
     """Return half the 95 % interval's width, the standard error, and the degrees of freedom."""
     from scipy import stats
 
-    variance, freedom, least, units = _parts(found)
+    variance, freedom, least = _parts(found)
     if not np.isfinite(variance):
         return float("nan"), float("nan"), float("nan")
     half = stats.t.isf(LEVEL / 2, freedom) * np.sqrt(variance)
     if least > 0:
-        half = max(half, stats.t.isf(LEVEL / 2, units) * np.sqrt(least))
+        half = max(half, stats.t.isf(LEVEL / 2, found.freedom) * np.sqrt(least))
     return float(half), float(np.sqrt(variance)), float(freedom)
 
 

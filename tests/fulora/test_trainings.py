@@ -154,6 +154,18 @@ def test_the_interval_is_never_narrower_than_that_of_the_trainings_alone() -> No
     assert found.p_value > 0.01
 
 
+def test_replicates_vary_at_least_as_their_seeds_do() -> None:
+    """Means of replicates that are equal by luck, of seeds far apart: the seeds' variance counts, with more freedom."""
+    resampled = np.random.default_rng(0).normal(60, 1, 400)
+    names = [(i, j) for i in range(3) for j in range(2)]
+    lucky = estimate(names, np.array([50, 70, 51, 69, 49, 71.0]), np.broadcast_to(resampled, (6, 400)), 60)
+    assert lucky.variances.freedom == 5 and lucky.components.replicates == 0
+    pooled = (2 * 0 + 3 * np.mean([200, 162, 242]) / 2 / 3) / 5
+    assert lucky.variances.trainings == pytest.approx(pooled)
+    apart = estimate(names, np.array([50, 51, 60, 61, 70, 71.0]), np.broadcast_to(resampled, (6, 400)), 60)
+    assert apart.variances.freedom == 2 and apart.variances.trainings == pytest.approx(100 / 3)
+
+
 def test_one_patient_and_equal_trainings() -> None:
     alone = draw_resamples(["a"] * 240, seed=0)
     cell = measure_trainings(name_trainings(classifiers(2, 2)), LABELS, alone)
