@@ -15,10 +15,9 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from sweeps.core.attempts import Attempt
 from sweeps.core.execution import Execution
 from sweeps.core.step import Step
-from sweeps.engine.job import Job
+from sweeps.engine.job import Job, read_answer
 from sweeps.engine.resources import prepare_worker
 from sweeps.engine.room import Request
 
@@ -37,7 +36,7 @@ class ShardActor:
         """Do the shard of a row {key, number}; return {key, begun, attempt}, the attempt "" where it did not begin."""
         (row,) = batch.to_pylist()
         begun = self.job.may_begin(**row)
-        attempt = self.job.do(**row).to_json() if begun == "yes" else ""
+        attempt = self.job.do(**row) if begun == "yes" else ""
         return pa.table({"key": [row["key"]], "begun": [begun], "attempt": [attempt]})
 
 
@@ -101,7 +100,7 @@ class Wave:
                 step, number = self._left.pop(row["key"])
                 self._heard_at = time.monotonic()
                 if row["begun"] == "yes":
-                    self._execution.ended(step, Attempt.from_json(row["attempt"]))
+                    self._execution.ended(step, read_answer(step, number, row["attempt"]))
                 elif row["begun"] == "died":
                     self._execution.died(step, number, _DIED)
                 self._answered(row["key"])
