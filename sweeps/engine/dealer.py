@@ -48,8 +48,9 @@ class Dealer:
         self._changed = threading.Event()
         self._mail_at = self._look_at = time.monotonic()
 
-    def changed(self) -> None:
-        """Note that there may be something new to hand out."""
+    def answered(self, key: str) -> None:
+        """Note that a shard is back. Ray Data frees an actor's place once nobody holds its handle."""
+        self.actors.pop(key, None)
         self._changed.set()
 
     def wait(self, seconds: float) -> None:
@@ -99,6 +100,8 @@ class Dealer:
             if not self.execution.is_out(step):
                 continue
             self.actors[key] = content
+            if not self.execution.is_out(step):  # it came back meanwhile
+                self.actors.pop(key, None)
             self.execution.started(step)
             for wave in self.waves:
                 if wave.has(key):
@@ -154,7 +157,7 @@ class Dealer:
             shards.append(taken_step)
         num_actors = min(num_actors, len(shards))
         self.waves.append(
-            Wave(shards, request, num_actors, execution=self.execution, job=self.job, changed=self.changed)
+            Wave(shards, request, num_actors, execution=self.execution, job=self.job, answered=self.answered)
         )
 
     def _is_being_measured(self, step: Step) -> bool:
