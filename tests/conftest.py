@@ -120,9 +120,9 @@ def mini_flags(small_base: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def mini_experiment(mini_flags: list[str]):
     """Return the study of `mini_flags`, parsed as the command line does."""
-    from sweeps.cli import parse_launch
+    from sweeps.launch import launch_of
 
-    return parse_launch(["demo", *mini_flags], "run").experiment
+    return launch_of("run", ["demo", *mini_flags]).experiment
 
 
 @pytest.fixture(scope="module")
