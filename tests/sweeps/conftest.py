@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fulora.experiment import Experiment
 from fulora.recipes import demo
 from sweeps.core.files import write_json
 from sweeps.core.hashing import to_jsonable
@@ -18,6 +19,21 @@ from sweeps.core.schemas import SCHEMA_VERSION
 
 from . import fabricated_images as images
 from . import fabricated_scores as scores
+from .mini import go
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, mini_experiment: Experiment) -> RunPaths:
+    """Return a finished run of the study of `mini_flags`; tests read it, and those that change it work on `copied`."""
+    paths = RunPaths(tmp_path_factory.mktemp("finished") / "mini")
+    assert go(mini_experiment, paths) == []
+    return paths
+
+
+@pytest.fixture
+def copied(finished: RunPaths, tmp_path: Path) -> RunPaths:
+    """Return a finished run in a folder of its own, as after a move."""
+    return RunPaths(shutil.copytree(finished.root, tmp_path / "copy", symlinks=True))
 
 
 @pytest.fixture(scope="session")
