@@ -179,7 +179,7 @@ class Shown:
         self.notes: list[str] = []
         """What the executor said of the cluster."""
         self._running: dict[str, dict[str, Any]] = {}
-        self._cost = self._done_cost = 0.0
+        self._cost, self._done_cost = 1.0, 0.0
         self._num_steps = self._num_done = 0
         self._began = self._wrote = 0.0
 

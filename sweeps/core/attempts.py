@@ -41,6 +41,16 @@ class Attempt:
     error_message: str | None = None
     notes: tuple[str, ...] = ()
 
+    def to_json(self) -> str:
+        """Return the attempt as a line of attempts.jsonl."""
+        return json.dumps(to_jsonable(self), sort_keys=True, default=str)
+
+    @classmethod
+    def from_json(cls, line: str) -> Attempt:
+        """Return the attempt of a line. Raises ValueError or TypeError for what is none."""
+        content = json.loads(line)
+        return cls(**{**content, "notes": tuple(content.get("notes", ()))})
+
 
 def attempt_of(step: Step, status: Status, number: int, **known: Any) -> Attempt:
     """Return an attempt at a step with what is known of it."""
@@ -88,7 +98,7 @@ class AttemptLog:
         """Append one attempt."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as stream:
-            stream.write(json.dumps(to_jsonable(attempt), sort_keys=True, default=str) + "\n")
+            stream.write(attempt.to_json() + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         self.attempts.append(attempt)
@@ -118,7 +128,6 @@ def _read(file: Path) -> Iterable[Attempt]:
         return
     for line in file.read_text(errors="replace").splitlines():
         try:
-            content = json.loads(line)
-            yield Attempt(**{**content, "notes": tuple(content.get("notes", ()))})
+            yield Attempt.from_json(line)
         except (ValueError, TypeError):
             continue

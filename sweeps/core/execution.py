@@ -102,10 +102,10 @@ class Execution:
             self._wake()
             return self.schedule.peek(wanted)
 
-    def seconds_to_retry(self) -> float | None:
-        """Return the seconds until a step is retried; None where none is to be."""
+    def is_out(self, step: Step) -> bool:
+        """Return whether an attempt at a step was handed out and is not back."""
         with self._lock:
-            return max(0.0, min(due for due, _ in self._delayed) - time.monotonic()) if self._delayed else None
+            return step.key in self._numbers
 
     def started(self, step: Step) -> None:
         """Note that the work of a step began."""
@@ -143,12 +143,9 @@ class Execution:
         with self._lock:
             if self._numbers.get(step.key) != number:
                 return
-            try:
-                record = self.store.done(step)
-            except Damaged:
-                record = None
-            if record is not None and record.attempt == number:  # it died once all was done
-                self.ended(step, success_of(step, record))
+            success = self._success(step, number)
+            if success is not None:
+                self.ended(step, success)
                 return
             attempt = attempt_of(step, "FAILED", number, error_type="WorkerDied", error_message=reason)
             self.started(step)
@@ -163,12 +160,21 @@ class Execution:
             self.watch.say(f"{step.label}: {reason}; {times} in {wait:g} s")
 
     def cancel(self) -> None:
-        """Add a CANCELLED row for every attempt under way."""
+        """Add a CANCELLED row for every attempt under way; nothing is taken back any more."""
         with self._lock:
             for step in list(self._started.values()):
                 number = self._numbers[step.key]
-                self._add(step, attempt_of(step, "CANCELLED", number, error_message="stopped by the user"))
+                cancelled = attempt_of(step, "CANCELLED", number, error_message="stopped by the user")
+                self._add(step, self._success(step, number) or cancelled)
             self._numbers.clear()
+
+    def _success(self, step: Step, number: int) -> Attempt | None:
+        """Return the success that an attempt left in the store, though its process did not say so."""
+        try:
+            record = self.store.done(step)
+        except Damaged:
+            return None
+        return success_of(step, record) if record is not None and record.attempt == number else None
 
     def _wake(self) -> None:
         """Give back the steps whose time to be retried has come."""

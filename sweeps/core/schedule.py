@@ -18,8 +18,7 @@ State = Literal["waiting", "ready", "running", "succeeded", "failed", "blocked"]
 _ENDED = ("succeeded", "failed", "blocked")
 
 Wanted = Callable[[Step], bool]
-"""Whether a step may start now. It may depend on the step's kind, and on nothing else but rare exceptions: the ready
-steps of a kind are looked through one by one until one is wanted."""
+"""Whether a step may start now; asked of the first ready step of each kind."""
 
 
 def any_step(step: Step) -> bool:
@@ -55,13 +54,11 @@ class _Ready:
     def push(self, item: _Item) -> None:
         heapq.heappush(self.heap, item)
 
-    def first(self, wanted: Wanted) -> _Item | None:
-        """Return the first ready item that is wanted; it stays in the heap."""
+    def first(self) -> _Item | None:
+        """Return the first ready item; it stays in the heap."""
         while self.heap and self.heap[0].state != "ready":
             heapq.heappop(self.heap)
-        if not self.heap or wanted(self.heap[0].step):
-            return self.heap[0] if self.heap else None
-        return min((item for item in self.heap if item.state == "ready" and wanted(item.step)), default=None)
+        return self.heap[0] if self.heap else None
 
 
 class Schedule:
@@ -88,7 +85,7 @@ class Schedule:
             self._queue(item)
 
     def take(self, wanted: Wanted = any_step) -> Step | None:
-        """Return the first ready step that is wanted, which is running from here on; None where there is none."""
+        """Return the first ready step that is wanted; it is running from here on. None where there is none."""
         item = self._first(wanted)
         if item is None:
             return None
@@ -99,6 +96,12 @@ class Schedule:
         """Return what `take` would, without taking it."""
         item = self._first(wanted)
         return None if item is None else item.step
+
+    def num_ahead(self, step: Step, wanted: Wanted) -> int:
+        """Return how many ready steps that are wanted come before a step of the schedule."""
+        order = self._items[step.key].order
+        heaps = (ready.heap for ready in self._ready.values() if (first := ready.first()) and wanted(first.step))
+        return len({item.index for heap in heaps for item in heap if item.state == "ready" and item.order < order})
 
     def path(self, step: Step) -> float:
         """Return the cost of a step and of the longest chain that waits for it."""
@@ -211,5 +214,5 @@ class Schedule:
         item.state = state
 
     def _first(self, wanted: Wanted) -> _Item | None:
-        firsts = (ready.first(wanted) for ready in self._ready.values())
-        return min((item for item in firsts if item is not None), default=None)
+        firsts = (ready.first() for ready in self._ready.values())
+        return min((item for item in firsts if item is not None and wanted(item.step)), default=None)

@@ -1,15 +1,14 @@
 """The step: the unit a run is made of. A kind, a typed configuration, the steps it needs; from these its key.
 
 Two steps of equal key give equal files, so a step that is done is never done again, in this study or in a wider one.
-The key holds the key of every step it needs and the version of its code: what a change upstream makes stale is made
-anew.
+The key holds the key of every step it needs and the version of its code: a change upstream makes stale what needs it.
 Source of the idea: DVC's stages and marin's `StepSpec`.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweeps.core.hashing import content_hash, identity
 
 if TYPE_CHECKING:
-    from sweeps.core.store import Place
+    from fulora.device import Footprint
 
 Stage = Literal["sources", "lora", "sample", "grid", "report"]
 STAGES: tuple[Stage, ...] = ("sources", "lora", "sample", "grid", "report")
@@ -25,10 +24,12 @@ STAGES: tuple[Stage, ...] = ("sources", "lora", "sample", "grid", "report")
 
 Report = Callable[[dict[str, Any]], None]
 """Takes {"fraction": 0 to 1, "note": text} as a step goes on."""
-Work = Callable[["Step", "Place", Report], dict[str, Any]]
-"""Does a step: reads the files of its needs and writes its own, both by its `Place`; returns its metrics.
+Work = Callable[["Step", Any, Report], dict[str, Any]]
+"""Does a step: reads the files of its needs and writes its own, both by its `store.Place`; returns its metrics.
 
 Among the metrics, `device` and `peak_memory_bytes` go to columns of their own, and `notes` (list of text) to notes."""
+Measure = Callable[[Sequence["Step"], Any], "Footprint"]
+"""Returns the device memory that the largest of some steps takes, from a few iterations; their needs are done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,21 +42,30 @@ class Kind:
     work: str
     """`module:function` of a `Work`, imported in the process that does it."""
     version: int = 1
-    """Version of the code. Raise it when a change of the code changes the files: older files are then not reused."""
+    """Version of the code. Raise it when a change of the code changes the files: older results are not reused."""
     runs_on: Literal["gpu", "cpu"] = "cpu"
     """Device it uses where the cluster has GPUs."""
     is_trial: bool = False
     """Whether its attempts are rows of trials.parquet."""
-    measure: str | None = None
-    """`module:function` that takes (steps, store) and returns the `Footprint` of the largest of them, so that trials
-    share a GPU as far as its memory allows."""
     is_shard: bool = False
     """Whether it is a shard of images, which sampling actors do (Ray Data)."""
+    measure: str | None = None
+    """`module:function` of a `Measure`, so that steps share a GPU as far as its memory allows; None: a GPU each."""
 
     def load(self) -> Work:
         """Return the function that does the work."""
-        module, _, name = self.work.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return _imported(self.work)
+
+    def load_measure(self) -> Measure:
+        """Return the function that measures the memory of its steps."""
+        if self.measure is None:
+            raise ValueError(f"measure: kind {self.name!r} names no function that measures its memory.")
+        return _imported(self.measure)
+
+
+def _imported(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 @dataclass(frozen=True, kw_only=True)

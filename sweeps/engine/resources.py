@@ -87,12 +87,13 @@ def prepare_worker(num_threads: int, *, on_gpu: bool) -> None:
     """Set up this worker process: its threads, and no GPU where none was asked for.
 
     Ray hides GPUs from work that asked for none only under a setting of the raylet, which is not ours on a cluster.
+    Torch is not imported for it: most processes live for one step, and not every step needs it.
     """
     if not on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA is initialised, so before any tensor is there
-    import torch
-
-    torch.set_num_threads(num_threads)
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # read when torch is imported
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(num_threads)
 
 
 def placement() -> dict[str, str | None]:

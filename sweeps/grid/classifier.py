@@ -55,10 +55,9 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
         validation=(pixels_of(stores, validation), _labels(validation)) if validation else None,
         checkpoint=place.scratch,
     )
-    probabilities = predict(trained.model, pixels_of(stores, test), device=trained.device)
+    probabilities = predict(trained.model, pixels_of(stores, test), device=trained.device, precision=config.precision)
     write_table(place.out / PREDICTIONS_FILE, "predictions", _prediction_rows(step.key, test, probabilities))
     last = trained.history[trained.epoch - 1]
-    trained_on = [*training, *validation]
     return {
         "epoch": trained.epoch,
         "resumed_from": trained.resumed_from,
@@ -67,10 +66,10 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
         **({"validation_accuracy": last["validation_accuracy"]} if validation else {}),
         "images_per_second": last["images_per_second"],
         "weights": trained.weights_name,
-        "num_es": _count(trained_on, "spanish"),
-        "num_af": _count(trained_on, "african"),
-        "num_synthetic": _count(trained_on, "synthetic"),
-        "num_patients": len({r.patient_id for r in trained_on if r.patient_id}),
+        "num_es": _count(training, "spanish"),
+        "num_af": _count(training, "african"),
+        "num_synthetic": _count(training, "synthetic"),
+        "num_patients": len({r.patient_id for r in training if r.patient_id}),
         "notes": notes,
         "device": trained.device,
         "peak_memory_bytes": trained.peak_memory_bytes,
