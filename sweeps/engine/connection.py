@@ -135,6 +135,11 @@ def _connect(options: ClusterOptions) -> None:
 
     quiet: dict = {"logging_level": logging.ERROR, "log_to_driver": False}
     if options.address is not None:
+        if options.ship_code:
+            import fulora
+            import sweeps
+
+            quiet["runtime_env"] = {"py_modules": [fulora, sweeps]}
         ray.init(address=options.address, **quiet)
         return
     ray.init(

@@ -26,6 +26,8 @@ class ClusterOptions:
     `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
     wait_for_gpus: float = 600.0
     """Seconds to wait for the first GPU of the cluster before the run fails."""
+    ship_code: bool = False
+    """Give the cluster's workers the code this command runs, instead of what is installed on their nodes."""
     max_retries: int = 3
     """Retries within the run of a step whose process or node was lost, each from its last checkpoint."""
     num_cpus: int | None = None
