@@ -143,9 +143,11 @@ def give_memory_back() -> None:
     """Free what a trial held: the process is used again, and the next trial may not fit beside it."""
     import ctypes
 
-    gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is None:  # it held nothing worth the tenth of a second
+        return
+    gc.collect()
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
