@@ -178,9 +178,7 @@ def _forget(paths: RunPaths, kept: set[str]) -> None:
 
 
 @pytest.mark.parametrize("executor", ["process", pytest.param("ray", marks=pytest.mark.slow)])
-def test_a_run_stopped_twice_goes_on_and_gives_the_same_tables(
-    executor, copied, mini_flags, mini_experiment, finished
-):
+def test_a_run_stopped_twice_goes_on_and_gives_the_same_tables(executor, copied, mini_flags, mini_experiment, finished):
     """From its adapters on: killed in the middle of sampling, Ctrl-C in the middle of the grid, then let finish."""
     _forget(copied, {"phantoms", "catalog", "selection", "judge", "lora"})
 
