@@ -67,14 +67,13 @@ def run(
             plan = with_chosen_rank(session, plan)
         summaries: list[Step] = []
         try:
-            for selection in plan.selections:
-                selection.write(session.store)
+            session.write(plan.selections)
             save_plan(plan, paths)
             session.do(plan.targets(until))
             summaries = plan.summaries(until, session.is_done)
             session.do(summaries)
         finally:
-            show(plan, summaries, paths, session.is_done)
+            show(plan, summaries, paths, session.is_done, session.progress.say)
             planned = closure([*plan.targets(until), *summaries])
             session.save(planned)
         if until == "report":
@@ -103,8 +102,7 @@ def with_chosen_rank(session: Session, plan: Plan) -> Plan:
     choice = plan.choice
     if choice is None:
         return plan
-    for selection in plan.selections:
-        selection.write(session.store)
+    session.write(plan.selections)
     session.do([choice])
     if not session.is_done(choice):
         return plan
