@@ -37,12 +37,7 @@ def write_catalog(paths: RunPaths, rng: np.random.Generator) -> list[dict[str, A
                 centre = "Spain" if source == "spanish" else ("Algeria", "Egypt", "Ghana", "Malawi", "Uganda")[i % 5]
                 rows.append(
                     {
-<<<<<<< HEAD
-                        "image_id": f"{source}/{split}-{plane.name}-{i:03d}", "path": path.relative_to(paths.root).as_posix(),
-                        "source": source,
-=======
                         "image_id": f"{source}/{split}-{plane.name}-{i:03d}", "path": path, "source": source,
->>>>>>> 61cfda9e09b41c6113681c205dce296e32e76c15
                         "plane": plane.name, "patient_id": f"{source}/{split}/{i // 2}", "centre": centre,
                         "machine": "Voluson E6" if source == "spanish" else None, "split": split, "width_px": 96,
                         "height_px": 72, "sha256": f"{len(rows):064d}", "pixel_hash": f"{len(rows):064d}",
