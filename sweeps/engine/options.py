@@ -38,7 +38,7 @@ class ClusterOptions:
     """GPUs per trial. A fraction packs trials on one GPU (0.5: two); Ray does not limit GPU memory, so they must fit
     together. By default trials share a GPU as far as the measured memory of the largest trial allows."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of these options, empty when there is none."""
         found = []
         if self.address is not None and (self.num_cpus is not None or self.num_gpus is not None):

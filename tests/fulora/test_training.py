@@ -108,8 +108,8 @@ def test_non_finite_loss_names_its_step() -> None:
 
 def test_all_faults_at_once() -> None:
     bad = config(model="LeNet", epochs=0, learning_rate=-1.0, augmentation=AugmentConfig(horizontal_flip=2.0))
-    assert [fault.split(":")[0] for fault in bad.faults()] == ["model", "epochs", "learning_rate", "horizontal_flip"]
-    assert config().faults() == []
+    assert [fault.split(":")[0] for fault in bad.validate()] == ["model", "epochs", "learning_rate", "horizontal_flip"]
+    assert config().validate() == []
     pixels, labels = shapes(10, 0)
     with pytest.raises(InputError, match="must be uint8"):
         train_classifier(pixels=pixels[:, :32], labels=labels, config=config(), seed=0)
@@ -168,7 +168,7 @@ def test_the_best_epoch_on_the_validation_images_is_kept() -> None:
     assert np.array_equal(*probabilities), "the weights are those of that epoch"
     with pytest.raises(InputError, match="needs validation images"):
         train_classifier(pixels=pixels, labels=labels, config=settings, seed=0, device="cpu")
-    assert "refit_batchnorm" in "".join(config(keep="best", refit_batchnorm=True).faults())
+    assert "refit_batchnorm" in "".join(config(keep="best", refit_batchnorm=True).validate())
 
 
 def test_the_refit_is_torchs_plain_average() -> None:
