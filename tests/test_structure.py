@@ -77,9 +77,10 @@ ROOMS = (
 """
 AGAINST = {
     ("sweeps.sources.audit", "sweeps.images.rows"): "the audit of all images reads the synthetic ones",
-    ("sweeps.ranks.plan", "sweeps.images.sets"): "a fine-tuning names the base model as a set of images does",
-    ("sweeps.ranks.candidates", "sweeps.images.sets"): "a candidate of a search is scored by images of it",
-    ("sweeps.ranks.candidate", "sweeps.images.draw"): "and draws them as any set is drawn",
+    (
+        "sweeps.ranks.candidate",
+        "sweeps.images.draw",
+    ): "a candidate is scored by images drawn as any set is",
     ("sweeps.console.status", "sweeps.study"): "`plan` prints the study that it plans",
 }
 """Imports against the direction, and why."""
