@@ -16,6 +16,7 @@ from fulora.evaluate.calibration import calibrate
 from fulora.evaluate.comparison import compare_all
 from fulora.evaluate.intervals import Measured, Resamples, draw_resamples, measure
 from fulora.evaluate.scores import auc_from_hard_labels, auc_published, confusion_matrix
+from fulora.evaluate.trainings import measure_trainings
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
 from sweeps.core.step import Report, Step
@@ -65,7 +66,14 @@ def write_scores(step: Step, place: Place, report: Report) -> dict[str, Any]:
         if group:
             rows[cell] |= {**facts_of(group, done), "num_test": len(test.labels), **score_columns(measured[cell])}
             rows[cell] |= _hard_aucs(stacked[cell], test.labels)
-    headline = headline_rows(measured, models=config.models, num_images=len(test.labels))
+    trained = {
+        cell: measure_trainings(
+            {(0, need.config.seed_index): predicted[need.key] for need in cells[cell]}, test.labels,
+            draw_resamples(test.patient_ids, seed=derive_seed(config.seed, "intervals")), metrics=METRICS,
+        )
+        for cell in stacked
+    }  # fmt: skip
+    headline = headline_rows(measured, models=config.models, num_images=len(test.labels), trained=trained)
     write_table(place.out / "headline.parquet", "headline", headline)
     first = [{k: v for k, v in rows[cell].items() if k != "num_af"} for cell in wanted]
     write_table(place.out / "table1.parquet", "table1", first)

@@ -10,6 +10,7 @@ import pytest
 from fulora.evaluate.comparison import compare_all
 from fulora.evaluate.intervals import Measured, draw_resamples, measure
 from fulora.evaluate.published import published_table1
+from fulora.evaluate.trainings import measure_trainings
 from sweeps.scores.headline import headline_rows
 
 MODELS = ("DenseNet169", "ResNet18")
@@ -80,3 +81,35 @@ def test_models_without_both_regimes_are_left_out() -> None:
         assert {r["models"] for r in rows} == {right}
         del measured["ES", right]
         assert headline_rows(measured, models=MODELS, num_images=80) == []
+
+
+def _trainings(shares: dict[tuple[str, str], float], num: int, spread: float) -> dict[tuple[str, str], np.ndarray]:
+    """Return predictions [num, N, 5] of classifiers whose trainings differ by a spread in the share they get right."""
+    rng = np.random.default_rng(7)
+    found = {}
+    for cell, share in shares.items():
+        rights = [rng.random(len(LABELS)) < np.clip(share + spread * rng.standard_normal(), 0, 1) for _ in range(num)]
+        found[cell] = np.stack([np.eye(5)[np.where(right, LABELS, 0)] for right in rights])
+    return found
+
+
+def _rows_of(predicted: dict[tuple[str, str], np.ndarray]) -> dict[str, dict]:
+    resamples = draw_resamples(PATIENTS, seed=0, num_resamples=400)
+    measured = {cell: measure(p, LABELS, resamples) for cell, p in predicted.items()}
+    trained = {
+        cell: measure_trainings({(0, s): one for s, one in enumerate(p)}, LABELS, resamples)
+        for cell, p in predicted.items()
+    }
+    rows = headline_rows(measured, models=MODELS, num_images=80, trained=trained)
+    return {r["metric"]: r for r in rows}
+
+
+def test_one_training_claims_nothing_and_several_are_part_of_the_interval() -> None:
+    """The gain is large and so is the spread of trainings: patients alone would call it certain."""
+    alone = _rows_of(_trainings(SHARES, 1, 0.0))["accuracy"]
+    assert alone["low"] > 0 and alone["significant"] is None
+    assert (alone["covers"], alone["num_trainings"]) == ("patients", 1)
+    steady, shaky = (_rows_of(_trainings(SHARES, 4, spread))["accuracy"] for spread in (0.01, 0.25))
+    assert steady["significant"] is True and steady["num_trainings"] == 4
+    assert steady["covers"] == shaky["covers"] == "patients and seeds"
+    assert shaky["high"] - shaky["low"] > 1.5 * (steady["high"] - steady["low"])

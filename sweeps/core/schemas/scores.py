@@ -234,7 +234,11 @@ HEADLINE = Table(
         "change": number("Mean over models of the score of `regime` minus that of `reference`", "percentage points"),
         "low": number("Lower end of its interval", "percentage points"),
         "high": number("Upper end of its interval", "percentage points"),
-        "significant": boolean("Whether the interval excludes zero; null where there is no interval"),
+        "significant": boolean(
+            "Whether the interval excludes zero; null without an interval or with one training a cell"
+        ),
+        "covers": string("What the interval covers: `patients`, or `patients and seeds`"),
+        "num_trainings": integer("Fewest trainings of a compared cell", "trainings"),
         "paper_change": number("The same difference in the paper's Table 1; null for AUC", "percentage points"),
         "models": string("Models that have both regimes, separated by commas"),
         "num_models": integer("How many those are", "models"),
