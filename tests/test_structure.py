@@ -73,7 +73,7 @@ def imported_modules(file: Path, modules: set[str]) -> set[str]:
 ROOMS = (
     "core", "engine", "sources", "ranks", "images", "grid", "scores", "report", "publish", "console",
 )  # fmt: skip
-"""The rooms of sweeps: each may import those before it. The modules beside them (`study`, `run`, `cli`, ...) may all."""
+"""The rooms of sweeps: each may import those before it; `study`, `run`, `cli` and the like may import all."""
 AGAINST = {
     ("sweeps.sources.audit", "sweeps.images.rows"): "the audit of all images reads the synthetic ones",
     ("sweeps.ranks.plan", "sweeps.images.sets"): "a fine-tuning names the base model as a set of images does",
