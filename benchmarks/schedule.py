@@ -40,7 +40,9 @@ class Options:
     bound_seconds: float = 60.0
     """The lower bound that durations are scaled to; 0: nothing is measured, only simulated."""
     overhead: tuple[int, ...] = ()
-    """Numbers of trials run on 16 logical cores, by us and by Ray Tune alone."""
+    """Numbers of trials run on logical cores, by us and by Ray Tune alone."""
+    cores: int = 16
+    """Logical cores of those: as many run at once."""
     trial_seconds: float = 1.0
     """How long each of those sleeps."""
     out: Path | None = None
@@ -186,8 +188,8 @@ def on_gpus(options: Options, gpus: int) -> dict[str, Any]:
 
 
 def overhead(options: Options, trials: int) -> dict[str, Any]:
-    """Return the seconds of some trials on 16 logical cores, by our executor and by Ray Tune alone."""
-    cores, seconds = 16, options.trial_seconds
+    """Return the seconds of some trials on logical cores, by our executor and by Ray Tune alone."""
+    cores, seconds = options.cores, options.trial_seconds
     steps = [Step(kind=CLASSIFIER, label=f"{i}", config=Nap(f"{i}", seconds)) for i in range(trials)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:

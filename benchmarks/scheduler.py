@@ -29,7 +29,8 @@ from sweeps.core.step import Kind, Step
 from sweeps.engine.connection import connected
 from sweeps.engine.on_ray import OnRay
 from sweeps.engine.options import ClusterOptions
-from sweeps.images.sets import SyntheticSet, base_model
+from sweeps.images.sets import SyntheticSet
+from sweeps.ranks.base import base_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from sweeps.views import show, show_report
 
 def check(experiment: Experiment, paths: RunPaths) -> None:
     """Raise InputError for everything that can be known to be wrong before any work."""
-    raise_if_any(experiment.faults())
+    raise_if_any(experiment.validate())
     check_base(experiment.base, allow_pickle=experiment.allow_pickle)
     check_owner(experiment.recipe, paths)
     check_hub(experiment.base)
@@ -56,7 +56,7 @@ def run(
 
     Raises InputError before any work for input that cannot be used.
     """
-    raise_if_any(options.faults())
+    raise_if_any(options.validate())
     check(experiment, paths)
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)

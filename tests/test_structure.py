@@ -73,12 +73,14 @@ def imported_modules(file: Path, modules: set[str]) -> set[str]:
 ROOMS = (
     "core", "engine", "sources", "ranks", "images", "grid", "scores", "report", "publish", "console",
 )  # fmt: skip
-"""The rooms of sweeps: each may import those before it; `study`, `run`, `cli` and the like may import all."""
+"""The rooms of sweeps: each may import those before it. The modules beside them (`study`, `run`, `cli`, ...) may all.
+"""
 AGAINST = {
     ("sweeps.sources.audit", "sweeps.images.rows"): "the audit of all images reads the synthetic ones",
-    ("sweeps.ranks.plan", "sweeps.images.sets"): "a fine-tuning names the base model as a set of images does",
-    ("sweeps.ranks.candidates", "sweeps.images.sets"): "a candidate of a search is scored by images of it",
-    ("sweeps.ranks.candidate", "sweeps.images.draw"): "and draws them as any set is drawn",
+    (
+        "sweeps.ranks.candidate",
+        "sweeps.images.draw",
+    ): "a candidate is scored by images drawn as any set is",
     ("sweeps.console.status", "sweeps.study"): "`plan` prints the study that it plans",
 }
 """Imports against the direction, and why."""

@@ -43,7 +43,7 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
 
     Trial ids need the images: without data (or phantoms already made) they are left out.
     """
-    raise_if_any(replace(experiment, data_required=False).faults())
+    raise_if_any(replace(experiment, data_required=False).validate())
     check_base(experiment.base, allow_pickle=experiment.allow_pickle)
     store = RunPaths(folder).store
     records = _records(experiment, store)

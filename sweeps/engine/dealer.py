@@ -24,8 +24,9 @@ from sweeps.engine.shards import Wave
 _SECONDS_BETWEEN_MAIL = 0.3
 _SECONDS_BETWEEN_LOOKS = 5.0
 _ANSWER_SECONDS = 30.0
-_SHARDS_PER_ACTOR = 4
-"""Shards for each actor of a wave that is smaller than the cluster: a later wave takes more room, once there is."""
+_SECONDS_PER_ACTOR = 300.0
+"""Work, by the steps' own estimate, for each actor of a wave that is smaller than the cluster: a later wave takes more
+room, once there is. An actor loads a model first, so waves must not be short."""
 
 
 class Deal(NamedTuple):
@@ -48,8 +49,9 @@ class Dealer:
         self._changed = threading.Event()
         self._mail_at = self._look_at = time.monotonic()
 
-    def changed(self) -> None:
-        """Note that there may be something new to hand out."""
+    def answered(self, key: str) -> None:
+        """Note that a shard is back. Ray Data frees an actor's place once nobody holds its handle."""
+        self.actors.pop(key, None)
         self._changed.set()
 
     def wait(self, seconds: float) -> None:
@@ -99,6 +101,8 @@ class Dealer:
             if not self.execution.is_out(step):
                 continue
             self.actors[key] = content
+            if not self.execution.is_out(step):  # it came back meanwhile
+                self.actors.pop(key, None)
             self.execution.started(step)
             for wave in self.waves:
                 if wave.has(key):
@@ -148,13 +152,14 @@ class Dealer:
         num_actors = min(most, int((self.room.capacity[request.lane] - taken) / request.amount + 1e-6))
         if num_actors < 1:
             return
-        limit = None if num_actors == most else _SHARDS_PER_ACTOR * num_actors
+        left = float("inf") if num_actors == most else _SECONDS_PER_ACTOR * num_actors
         shards: list[tuple[Step, int]] = []
-        while (limit is None or len(shards) < limit) and (taken_step := self.execution.take(_is_shard)):
+        while left > 0 and (taken_step := self.execution.take(_is_shard)):
             shards.append(taken_step)
+            left -= taken_step[0].cost
         num_actors = min(num_actors, len(shards))
         self.waves.append(
-            Wave(shards, request, num_actors, execution=self.execution, job=self.job, changed=self.changed)
+            Wave(shards, request, num_actors, execution=self.execution, job=self.job, answered=self.answered)
         )
 
     def _is_being_measured(self, step: Step) -> bool:

@@ -25,7 +25,8 @@ from sweeps.core.store import Place
 from sweeps.core.tables import write_table
 from sweeps.engine.resources import placement
 from sweeps.images.rows import ROWS_FILE
-from sweeps.images.sets import BaseModel, ShardConfig
+from sweeps.images.sets import ShardConfig
+from sweeps.ranks.base import BaseModel
 
 _PNG_LEVEL = 2
 """Twice as fast as Pillow's own 6 or our former 4, and smaller on such images. Source: benchmarks/png.py."""

@@ -5,7 +5,9 @@ GPUs are logical: Ray hands them out by number, and the work runs on the CPU. Th
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -134,3 +136,49 @@ def test_destinations_and_the_hub_are_tried_before_any_work(small_study: list[st
     done = sweeps(["lora", *small_study, "--out", str(out), "--base", "stable-diffusion-v1-5/no-such"], offline)
     assert done.returncode == 2 and "cannot be reached on the Hugging Face hub" in done.stderr, done.stderr
     assert not out.exists() or not any(out.glob("[a-z]*")), "work was begun"
+
+
+def test_nodes_get_the_code_the_driver_runs_or_are_named(tmp_path: Path) -> None:
+    """A copy of the project with another version runs on a cluster whose nodes have this one installed."""
+    import fulora
+    import sweeps as package
+
+    copy = tmp_path / "copy"
+    for module in (fulora, package):
+        shutil.copytree(Path(module.__path__[0]), copy / module.__name__, ignore=shutil.ignore_patterns("__pycache__"))
+    init = copy / "fulora" / "__init__.py"
+    init.write_text(init.read_text().replace(f'"{fulora.__version__}"', '"9.9.9"'))
+    (copy / "elsewhere").mkdir()
+    program = (
+        "import sys; from pathlib import Path; from sweeps.engine.connection import connected\n"
+        "from sweeps.engine.options import ClusterOptions; from sweeps.engine.preflight import check_nodes\n"
+        "with connected(ClusterOptions(address=sys.argv[1], ship_code=len(sys.argv) > 3)):\n"
+        "    check_nodes(Path(sys.argv[2]), print)\n"
+        "print('same code')\n"
+    )
+    with RayProcesses() as cluster:
+        env = {**cluster.environment, "PYTHONPATH": str(copy)}
+        for words, expected in (([], "version: '9.9.9' differs from"), (["--ship-code"], "same code")):
+            done = subprocess.run(
+                [sys.executable, "-c", program, cluster.address, str(tmp_path), *words],
+                env=env, cwd=copy / "elsewhere", capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            assert expected in done.stdout + done.stderr, done.stderr
+
+
+def test_ray_on_this_machine_alone_listens_on_loopback_only() -> None:
+    program = (
+        "import os, psutil; from sweeps.engine.connection import connected\n"
+        "from sweeps.engine.options import ClusterOptions\n"
+        "with connected(ClusterOptions(num_cpus=1)):\n"
+        "    import ray\n"
+        "    ray.get(ray.remote(lambda: 1).remote())\n"
+        "    mine = {os.getpid(), *(p.pid for p in psutil.Process().children(recursive=True))}\n"
+        "    found = [c.laddr.ip for c in psutil.net_connections('tcp') if c.status == 'LISTEN' and c.pid in mine]\n"
+        "    print(sorted(set(found)), os.environ.get('RAY_AUTH_MODE'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    listening, mode = done.stdout.strip().rsplit(" ", 1)
+    assert listening != "[]" and set(json.loads(listening.replace("'", '"'))) <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert mode == "token"

@@ -43,7 +43,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_graph_is_done_in_order_once_and_never_again(executor: Executor, bench: Bench) -> None:
     source = bench.fake("source", kind=TABLE)
     adapters = [bench.fake(f"adapter-{i}", source, cost=i) for i in range(2)]
-    shards = [bench.fake(f"shard-{i}", adapters[i % 2], kind=SHARD) for i in range(4)]
+    shards = [bench.fake(f"shard-{i}", *adapters, kind=SHARD) for i in range(4)]
     trials = [bench.fake("real", source), bench.fake("hybrid", *shards)]
     report = bench.fake("report", *trials, kind=TABLE)
     steps = [source, *adapters, *shards, *trials, report]
@@ -55,7 +55,7 @@ def test_a_graph_is_done_in_order_once_and_never_again(executor: Executor, bench
         for need in step.all_needs:
             assert diary[need.label][0]["ended"] <= diary[step.label][0]["began"], f"{step} began before {need}"
     assert bench.names(report) == sorted(step.label for step in steps)
-    assert bench.names(shards[1]) == ["adapter-1", "shard-1", "source"]
+    assert bench.names(shards[1]) == ["adapter-0", "adapter-1", "shard-1", "source"]
     for step in steps:
         (first, *_, last) = bench.watch.of(step.label)
         assert (first, last) == ("started", "SUCCEEDED")

@@ -12,7 +12,7 @@ from sweeps.core.files import write_json
 from sweeps.core.paths import RunPaths
 from sweeps.core.step import Step
 from sweeps.core.tables import write_table
-from sweeps.images.sets import BaseModel
+from sweeps.ranks.base import BaseModel
 from sweeps.ranks.plan import LORA, LoraTrial
 from sweeps.views import link_folder
 
