@@ -18,7 +18,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,9 @@ class Quiet:
 
     def started(self, step: Step) -> None:
         """Show nothing."""
+
+    def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
+        """Note nothing."""
 
     def progress(self, step: Step, fraction: float, note: str) -> None:
         """Show nothing."""

@@ -9,9 +9,9 @@ Notation: n units (replicates, or seeds where there is one replicate), means u_i
   V_T = var_i(u_i) / n                      d = n - 1
   V_I = sum_i var_b(U_i - mean U) / (n (n - 1)) P / (P - 1)     (P - 1) (n - 1)
   V = V_P + max(V_T - V_I, 0),   df = V^2 / (V_P^2 / (P - 1) + V_T^2 / d + V_I^2 / ((P - 1) (n - 1)))
-Replicates with several seeds vary by at least what their seeds do. Where V_T is less than the seeds' variance alone
-gives, V_S = mean_i var_j(seed j of i) / S / n with n (S - 1) degrees of freedom, the two are pooled, as a variance
-between replicates cannot be negative.
+Replicates with several seeds vary by at least what their seeds do. Where three replicates or fewer vary by less than
+the seeds' variance alone gives, V_S = mean_i var_j(seed j of i) / S / n with n (S - 1) degrees of freedom, the two are
+pooled, as a variance between replicates cannot be negative.
 Source: Satterthwaite, Biometrics Bulletin 2 (1946) 110; the double count of interactions, Owen, "The pigeonhole
 bootstrap", Annals of Applied Statistics 1 (2007) 386; the cluster bootstrap, `fulora.evaluate.intervals`.
 Deviates: the interval is never narrower than the one of the trainings alone, t with d degrees of freedom times
@@ -59,7 +59,7 @@ class Variances:
     patients: float
     """V_P; nan with one patient."""
     trainings: float
-    """V_T, pooled with V_S where that is larger; 0 with one unit."""
+    """V_T, pooled with V_S where that is larger and units are few; 0 with one unit."""
     freedom: float
     """Its degrees of freedom; 0 with one unit."""
     interaction: float
@@ -178,7 +178,7 @@ def _pooled(between: float, units: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return V_T and its degrees of freedom, of the variance between units over their number and each one's seeds."""
     n, freedom = len(units), float(len(units) - 1)
     degrees = sum(len(seeds) - 1 for seeds in units)
-    if not degrees:
+    if not degrees or n > _FEW_UNITS:
         return between, freedom
     spread = sum(((seeds - seeds.mean()) ** 2).sum() for seeds in units) / degrees
     within = float(spread * np.mean([1 / len(seeds) for seeds in units])) / n
@@ -200,6 +200,8 @@ def p_value(value: float, found: Variances) -> float:
     return float(p)
 
 
+_FEW_UNITS = 3
+"""Up to so many replicates are pooled with their seeds: more know their own variance well enough."""
 _ROUNDING = 1e-9
 """Values in points below this are the rounding of equal numbers."""
 

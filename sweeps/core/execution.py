@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sweeps.core.attempts import Attempt, AttemptLog, attempt_of, success_of
@@ -28,6 +28,9 @@ class Watch(Protocol):
 
     def started(self, step: Step) -> None:
         """An attempt at a step began."""
+
+    def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
+        """A step runs on a `node`, with some `gpu_ids`."""
 
     def progress(self, step: Step, fraction: float, note: str) -> None:
         """A step is done to a fraction of 0 to 1."""
@@ -113,6 +116,12 @@ class Execution:
             if step.key in self._numbers and step.key not in self._started:
                 self._started[step.key] = step
                 self.watch.started(step)
+
+    def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
+        """Pass on where a step runs."""
+        with self._lock:
+            if step.key in self._numbers:
+                self.watch.placed(step, where)
 
     def progress(self, step: Step, fraction: float, note: str) -> None:
         """Pass on how far a step is."""

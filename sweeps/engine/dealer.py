@@ -98,6 +98,9 @@ class Dealer:
             if isinstance(content, tuple):
                 self.execution.progress(step, *content)
                 continue
+            if isinstance(content, dict):
+                self.execution.placed(step, content)
+                continue
             if not self.execution.is_out(step):
                 continue
             self.actors[key] = content

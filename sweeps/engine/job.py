@@ -29,7 +29,7 @@ _SECONDS_BETWEEN = 0.5
 """Seconds between two words on the progress of a step."""
 
 Message = tuple[str, int, Any]
-"""Key of a step, number of its attempt, and the actor that began it or a pair (fraction, note)."""
+"""Key of a step, number of its attempt, and the actor that began it, where it runs, or a pair (fraction, note)."""
 
 
 class Mailbox:
@@ -100,6 +100,8 @@ class Job:
     def _do(self, key: str, number: int) -> Attempt:
         actor = ray.get_runtime_context().current_actor
         self.mailbox.post.remote((key, number, actor))
+        where = placement()
+        self.mailbox.post.remote((key, number, where))
         said = time.monotonic()
 
         def report(values: dict[str, Any]) -> None:
@@ -110,7 +112,7 @@ class Job:
                 self.mailbox.post.remote((key, number, words))
 
         began = said
-        return perform(self.steps[key], self.store, number, report, placement())
+        return perform(self.steps[key], self.store, number, report, where)
 
     def may_begin(self, key: str, number: int) -> Literal["yes", "stopped", "died"]:
         """Return whether an attempt at a shard may begin; see `Mailbox.may_begin`."""

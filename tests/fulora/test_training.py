@@ -205,9 +205,6 @@ def test_crops_lie_in_the_image_and_keep_the_area_that_was_asked_for() -> None:
     assert torch.equal(whole, augment_batch(batch, AugmentConfig(), torch.Generator().manual_seed(1)))
 
 
-RESUMED = config(epochs=3, augment=True, refit_batchnorm=True)
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_no_model_draws_random_numbers_while_it_trains(name: str) -> None:
     """A checkpoint holds the two streams of the training and no global one: no dropout may be on."""

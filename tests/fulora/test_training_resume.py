@@ -35,6 +35,9 @@ def config(**changes) -> ClassifierConfig:
     return ClassifierConfig(**{**small, **changes})
 
 
+RESUMED = config(epochs=3, augment=True, refit_batchnorm=True)
+
+
 def trained_on(settings: ClassifierConfig, checkpoint: Path | None, *, stop_after: int = 0, seed: int = 0):
     """Train on a few shapes; `stop_after` raises at the end of that epoch."""
     torch.set_num_threads(1)

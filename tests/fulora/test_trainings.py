@@ -162,6 +162,9 @@ def test_replicates_vary_at_least_as_their_seeds_do() -> None:
     assert lucky.variances.freedom == 5 and lucky.components.replicates == 0
     pooled = (2 * 0 + 3 * np.mean([200, 162, 242]) / 2 / 3) / 5
     assert lucky.variances.trainings == pytest.approx(pooled)
+    many = [(i, j) for i in range(4) for j in range(2)]
+    more = estimate(many, np.tile([50, 70.0], 4), np.broadcast_to(resampled, (8, 400)), 60)
+    assert (more.variances.freedom, more.variances.trainings) == (3, 0), "four know their own variance well enough"
     apart = estimate(names, np.array([50, 51, 60, 61, 70, 71.0]), np.broadcast_to(resampled, (6, 400)), 60)
     assert apart.variances.freedom == 2 and apart.variances.trainings == pytest.approx(100 / 3)
 

@@ -118,6 +118,9 @@ class Notes:
         """Keep the name."""
         self.events.append(("started", step.label))
 
+    def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
+        """Note nothing."""
+
     def progress(self, step: Step, fraction: float, note: str) -> None:
         """Keep the note."""
         self.events.append((f"{fraction:g} {note}", step.label))
