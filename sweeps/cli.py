@@ -82,7 +82,7 @@ def _command(words: list[str]) -> int:
         raise InputError(f"unknown command {name!r}; it must be one of {', '.join(COMMANDS)}")
     about = "FU-LoRA studies on Ray. `sweeps COMMAND --help` tells more; `sweeps --version` prints the version."
     every: dict[str, Any] = {command: commands.help_of(text) for command, (text, _) in _RUN.items()} | _ABOUT_A_RUN
-    chosen = tyro.extras.subcommand_cli_from_dict(every, prog="sweeps", description=about, args=words or ["--help"])
+    chosen = tyro.extras.subcommand_cli_from_dict(every, prog="sweeps", description=about, args=words)
     return chosen.act()
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from fulora.data.records import ImageRecord
 
+_PLAIN = (str, int, float, bool)
+
 
 def to_jsonable(value: Any) -> Any:
     """Return dataclasses, paths and tuples as JSON's own types."""
-    if value is None or isinstance(value, str | int | float | bool):
+    if value is None or isinstance(value, _PLAIN):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -27,6 +29,8 @@ def to_jsonable(value: Any) -> Any:
 
 def identity(value: Any) -> Any:
     """Return a configuration as JSON's own types, without fields marked `PLACE`."""
+    if value is None or isinstance(value, _PLAIN):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = [f for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
         return {f.name: identity(getattr(value, f.name)) for f in kept}
@@ -41,7 +45,12 @@ PLACE = {"identity": False}
 
 def content_hash(content: Any) -> str:
     """Return 12 hex digits of the content's SHA-256: 48 bits, so that two steps of a study do not collide."""
-    return hashlib.sha256(json.dumps(to_jsonable(content), sort_keys=True).encode()).hexdigest()[:12]
+    return json_hash(to_jsonable(content))
+
+
+def json_hash(content: Any) -> str:
+    """Return `content_hash` of what is of JSON's own types already."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def file_hash(path: Path) -> str:

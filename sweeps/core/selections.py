@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Selection:
     notes: tuple[str, ...] = ()
     """What is not as asked for."""
 
-    @property
+    @cached_property
     def step(self) -> Step:
         """The step that stands for it."""
         science = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.core.hashing import content_hash, identity
+from sweeps.core.hashing import identity, json_hash
 
 if TYPE_CHECKING:
     from fulora.device import Footprint
@@ -89,7 +89,7 @@ class Step:
     def key(self) -> str:
         """The identity: a hash of kind, code version, configuration and needs."""
         needs = {role: [need.key for need in steps] for role, steps in self.needs.items() if steps}
-        return content_hash([self.kind.name, self.kind.version, identity(self.config), needs])
+        return json_hash([self.kind.name, self.kind.version, identity(self.config), needs])
 
     @cached_property
     def all_needs(self) -> tuple[Step, ...]:

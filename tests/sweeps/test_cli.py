@@ -1,16 +1,21 @@
 """The command line: bad input is refused before any work, each fault in words; results open anywhere."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fulora
 from fulora.data.layouts import LAYOUTS, ListedImage, write_list, write_source
-from sweeps.cli import main, parse_launch
-from sweeps.core.paths import RunPaths, write_json
-from sweeps.core.tables import SCHEMAS, write_table
+from sweeps.cli import COMMANDS, main
+from sweeps.core.files import write_json
+from sweeps.core.paths import RunPaths
+from sweeps.core.tables import SCHEMA_VERSION, SCHEMAS, write_table
+from sweeps.launch import launch_of
 
 
 def call(capsys, *words) -> tuple[int, str, str]:
@@ -54,7 +59,7 @@ def refused(capsys, tmp_path, sources, *words) -> str:
     code, _, err = call(capsys, "run", "demo", "--out", out, "--spanish", sources[0], "--african", sources[1], *words)
     assert code == 2, err
     assert "Traceback" not in err
-    assert not list(out.glob("parts/*")) and not (out / "adapters").exists()
+    assert not list(out.glob("steps/*/*/done.json")) and not (out / "adapters").exists()
     return err
 
 
@@ -130,7 +135,7 @@ def test_a_base_that_is_no_diffusion_model(capsys, tmp_path, sources):
 
 
 def test_an_output_folder_of_another_recipe(capsys, tmp_path, sources):
-    write_json(tmp_path / "run" / "plan.json", {"recipe": "paper"})
+    write_json(tmp_path / "run" / "plan.json", {"recipe": "paper", "schema_version": SCHEMA_VERSION})
     err = refused(capsys, tmp_path, sources)
     assert "'paper'" in err and "--out" in err
 
@@ -175,15 +180,36 @@ def test_a_plan_on_real_images_has_ids(capsys, tmp_path, sources):
     assert len(set(ids)) == len(ids) == 6 and all(len(i) == 12 for i in ids)
 
 
-def test_no_verb_and_a_wrong_one(capsys):
+def test_no_command_and_a_wrong_one(capsys):
     assert call(capsys)[0] == 2
     code, _, err = call(capsys, "fly")
-    assert code == 2 and "'fly'" in err and "run" in err
+    assert code == 2 and "'fly'" in err and all(name in err for name in COMMANDS)
+    code, out, _ = call(capsys, "--help")
+    assert code == 0 and all(name in out for name in COMMANDS)
 
 
-def test_status_of_no_run(capsys, tmp_path):
+@pytest.mark.parametrize("command", [["-m", "sweeps"], ["-c", "from sweeps.cli import main; main()"]])
+def test_the_version_is_printed_however_it_is_called(command):
+    done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"sweeps {fulora.__version__}\n"), done.stderr
+
+
+def test_status_of_no_run_and_of_a_damaged_plan(capsys, tmp_path, small_run):
     code, _, err = call(capsys, "status", tmp_path)
     assert code == 2 and "plan.json" in err
+    small_run.plan.write_text("")
+    code, _, err = call(capsys, "status", small_run.root)
+    assert code == 2 and "plan.json" in err and "Traceback" not in err
+
+
+def test_a_run_of_an_older_version_is_refused_in_words(capsys, tmp_path, sources):
+    (tmp_path / "run" / "parts").mkdir(parents=True)
+    write_json(tmp_path / "run" / "plan.json", {"recipe": "demo", "seed": 0})
+    err = refused(capsys, tmp_path, sources)
+    assert "older version" in err and SCHEMA_VERSION in err and "--out" in err
+    (tmp_path / "run" / "parts").rmdir()
+    write_json(tmp_path / "run" / "plan.json", {"recipe": "demo", "schema_version": "2"})
+    assert "schema version 2, not" in refused(capsys, tmp_path, sources)
 
 
 @pytest.fixture
@@ -233,8 +259,8 @@ def test_paths_are_absolute_for_workers_run_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "w").mkdir()
     (tmp_path / "tiny").mkdir()
     words = ["demo", "--grid.weights", "w", "--base", "w", "--embedding.feature-weights", "w"]
-    experiment = parse_launch(words, "run").experiment
+    experiment = launch_of("run", words).experiment
     assert experiment.grid.weights == experiment.embedding.feature_weights == tmp_path / "w"
     assert experiment.base == str(tmp_path / "w")
-    assert parse_launch(["demo"], "run").experiment.base == "tiny"
-    assert parse_launch(["demo", "--base", "owner/name"], "run").experiment.base == "owner/name"
+    assert launch_of("run", ["demo"]).experiment.base == "tiny"
+    assert launch_of("run", ["demo", "--base", "owner/name"]).experiment.base == "owner/name"

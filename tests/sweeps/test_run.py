@@ -10,6 +10,7 @@ from PIL import Image
 
 from fulora.data.pixels import decode_square, pixel_hash
 from fulora.experiment import Amounts
+from sweeps.core.store import DONE
 from sweeps.core.tables import read_rows, write_table
 from sweeps.images.rows import ROWS_FILE, drawn_rows
 from sweeps.ranks.plan import lora_selection
@@ -155,6 +156,7 @@ def test_a_copy_among_the_synthetic_images_is_found(copied, mini_experiment):
     Image.fromarray(pixels).save(file)
     rows[0] |= {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "pixel_hash": pixel_hash(pixels)}
     write_table(folder / ROWS_FILE, "metadata", rows)
+    (folder / DONE).unlink()
     store.keep(shard, folder)
     quality = next(step for step in plan.summaries("sample", lambda step: True) if step.kind.name == "quality")
     for step in (plan.features[plan.chosen.label], quality):
