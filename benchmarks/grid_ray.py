@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from recording import record, torch_facts
 from fulora.classify.training import train_classifier
 from fulora.data.pixels import decode_square, num_threads
 from fulora.device import resolve_device
+from sweeps.core.step import Report, Step
+from sweeps.core.store import Place
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,48 +44,71 @@ def main() -> None:
         record(options, **torch_facts(resolve_device(options.device)), **ray_overhead(options, Path(scratch)))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """One trial: the images it trains on, and for how long."""
+
+    pixels: Path
+    options: Options
+    epochs: int
+    seed: int
+
+
+def train(step: Step, place: Place, report: Report) -> dict[str, Any]:
+    """Train as a cell of the grid does."""
+    return work(step.config, report)
+
+
+def work(training: Training, report: Report) -> dict[str, Any]:
+    """Return the seconds of a training and of its fastest epoch."""
+    options, pixels = training.options, as_store(training.pixels)
+    trained = train_classifier(
+        pixels=pixels, labels=np.arange(len(pixels)) % 5, seed=training.seed, device=options.device,
+        config=config_of(options, options.models[0], training.epochs),
+        on_epoch=lambda row: report({"fraction": 0.5, "note": "", "loss": row["loss"]}),
+    )  # fmt: skip
+    return {"train_seconds": trained.seconds, "least_epoch": min(row["seconds"] for row in trained.history)}
+
+
 def ray_overhead(options: Options, scratch: Path) -> dict[str, Any]:
     """Return the seconds of some trials through Ray Tune, one after another, and of the same trials in a plain loop.
 
     The overhead is what each way adds outside training, so a machine whose speed drifts between the two does not decide
     it; the plain ratio of seconds stands beside it. Starting Ray is counted apart.
     """
-    from sweeps.cluster import ClusterOptions, connected
-    from sweeps.paths import RunPaths
-    from sweeps.progress import Quiet
-    from sweeps.trials import Trial
-    from sweeps.tuning import run_trials
+    from sweeps.console.progress import Quiet, Shown
+    from sweeps.core.attempts import AttemptLog
+    from sweeps.core.paths import RunPaths
+    from sweeps.core.step import Kind
+    from sweeps.engine.connection import connected
+    from sweeps.engine.on_ray import OnRay
+    from sweeps.engine.options import ClusterOptions
 
-    file, model = scratch / "pixels.npy", options.models[0]
+    file = scratch / "pixels.npy"
     files = image_files(options, scratch / "images")
     np.save(file, decode_square(files, resolution_px=options.resolution_px, workers=num_threads()))
+    kind = Kind(name="grid", stage="grid", work="grid_ray:train", runs_on="gpu", is_trial=True)
 
-    def work(trial: Trial, paths: RunPaths, report: Callable[[dict], None]) -> dict[str, Any]:
-        pixels = as_store(file)
-        trained = train_classifier(
-            pixels=pixels, labels=np.arange(len(pixels)) % 5, config=config_of(options, model, trial.config["epochs"]),
-            seed=trial.seed, device=options.device,
-            on_epoch=lambda row: report({"fraction": 0.5, "note": "", "loss": row["loss"]}),
-        )  # fmt: skip
-        return {"train_seconds": trained.seconds, "least_epoch": min(row["seconds"] for row in trained.history)}
-
-    def trial(epochs: int, seed: int) -> Trial:
-        return Trial(stage="grid", label=f"trial {seed}", config={"epochs": epochs}, inputs={}, seed=seed)
+    def training(epochs: int, seed: int) -> Training:
+        return Training(pixels=file, options=options, epochs=epochs, seed=seed)
 
     torch.set_num_threads(1)
     paths = RunPaths(scratch / "run")
-    epochs = max(1, round(options.trial_seconds / work(trial(4, 0), paths, lambda row: None)["least_epoch"]))
-    todo = [trial(epochs, seed) for seed in range(1, options.trials + 1)]
+    epochs = max(1, round(options.trial_seconds / work(training(4, 0), lambda row: None)["least_epoch"]))
+    todo = [
+        Step(kind=kind, label=f"trial {seed}", config=training(epochs, seed)) for seed in range(1, options.trials + 1)
+    ]
 
     began = time.perf_counter()
-    inside = [work(one, paths, lambda row: None)["train_seconds"] for one in todo]
+    inside = [work(one.config, lambda row: None)["train_seconds"] for one in todo]
     loop: dict[str, Any] = {"seconds": time.perf_counter() - began, "train_seconds": inside}
     began = time.perf_counter()
     with connected(ClusterOptions(num_cpus=1)) as cluster:
         start = time.perf_counter() - began
         began = time.perf_counter()
-        attempts = run_trials(todo, {"grid": work}, paths=paths, cluster=cluster, progress=Quiet())
-        seconds = time.perf_counter() - began
+        log = AttemptLog(paths.attempts)
+        OnRay(cluster).run(todo, store=paths.store, log=log, watch=Shown(Quiet(), paths))
+        attempts, seconds = log.attempts, time.perf_counter() - began
     failures = [a.error_message for a in attempts if a.status != "SUCCEEDED"]
     if failures or len(attempts) != len(todo):
         raise SystemExit(f"{len(todo)} trials gave {len(attempts)} attempts; failed: {failures}")

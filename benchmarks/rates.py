@@ -64,14 +64,5 @@ def rates(device: str) -> dict[str, float]:
     }
 
 
-def flops_of(work: Callable[[], Any]) -> int:
-    """Return the operations of a piece of work, as torch counts them."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
-
-
 if __name__ == "__main__":
     main()

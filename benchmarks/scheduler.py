@@ -3,9 +3,9 @@
     python benchmarks/scheduler.py --out benchmarks/results/scheduler-sleeping.json
     python benchmarks/scheduler.py --model true --workers 1 2     # the bundled base, as far as the cores allow
 
-Everything is the real thing (Ray Data, actors, PNG files, part files) but the model, which sleeps as long as a batch
-would take and gives back noise, so that workers do not compete for cores. Time counts from the first batch begun to the
-last image on disk; what starting the actors takes stands beside it.
+Everything is the real thing (Ray Data, actors, PNG files, records of steps) but the model, which sleeps as long as a
+batch would take and gives back noise, so that workers do not compete for cores. Time counts from the first batch begun
+to the last image on disk; what starting the actors takes stands beside it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ import dataclasses
 import os
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
 from recording import record
+from sleeping_shards import SleepingConfig
 
 from fulora.recipes import demo
-from sweeps.console.progress import Quiet
+from sweeps.console.progress import Quiet, Shown
+from sweeps.core.attempts import AttemptLog
+from sweeps.core.paths import RunPaths
+from sweeps.core.step import Kind, Step
 from sweeps.engine.connection import connected
+from sweeps.engine.on_ray import OnRay
 from sweeps.engine.options import ClusterOptions
-from sweeps.image_sets import ImageSet
-from sweeps.paths import RunPaths
-from sweeps.sampling_actors import SampleShards, draw_shards
-from sweeps.synthesis import RunFolder, assemble, missing_shards
+from sweeps.images.sets import SyntheticSet
+from sweeps.ranks.base import base_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,44 +51,9 @@ class Options:
     """JSON file to write."""
 
 
-class _Sleeper:
-    """In the place of a sampler: takes its time, gives noise."""
-
-    def __init__(self, seconds: float, side: int) -> None:
-        self.seconds, self.side = seconds, side
-
-    def sample(self, rows: list[Any]) -> np.ndarray:
-        time.sleep(self.seconds)
-        return np.random.default_rng(rows[0].seed).integers(0, 256, (len(rows), self.side, self.side, 3), np.uint8)
-
-
-class _Actor(SampleShards):
-    """The real actor; it says when it began its first batch."""
-
-    def _sampler_of(self, which: ImageSet) -> Any:
-        sampler = self._model(which)
-        if not hasattr(self, "began"):
-            self.began = time.time()
-            (self.sink.root / "began").mkdir(exist_ok=True)
-            (self.sink.root / "began" / uuid.uuid4().hex).write_text(str(self.began))
-        return sampler
-
-    def _model(self, which: ImageSet) -> Any:
-        return super()._sampler_of(which)
-
-
-class _SleepingActor(_Actor):
-    """The real actor around a model that sleeps."""
-
-    def _model(self, which: ImageSet) -> Any:
-        self.facts = {"base": "none, it sleeps", "device": "cpu"}
-        return _Sleeper(float(os.environ["SECONDS_PER_BATCH"]), side=64)
-
-
 def main() -> None:
     """Measure, print and write the JSON."""
     options = tyro.cli(Options, description=__doc__)
-    os.environ["SECONDS_PER_BATCH"] = str(options.seconds_per_batch)  # read by the actors
     rows = [measured(options, workers) for workers in options.workers]
     for row in rows:
         row["of_linear"] = row["images_per_second"] / rows[0]["images_per_second"] * rows[0]["workers"] / row["workers"]
@@ -100,22 +66,31 @@ def measured(options: Options, workers: int) -> dict[str, Any]:
     config = dataclasses.replace(
         experiment.sampling, images_per_plane=options.images_per_plane, batch_size=options.batch_size
     )
-    which = ImageSet(label="base", rank=None, adapter_id="x", config=config, seed=0, chosen=True)
+    which = SyntheticSet(label="base", rank=None, adapter=None, base=base_model(experiment), config=config, seed=0)
+    steps = [_step(step, options) for step in which.steps]
     with tempfile.TemporaryDirectory() as folder, connected(ClusterOptions(num_cpus=workers)) as cluster:
         paths = RunPaths(Path(folder))
-        launched = time.time()
-        num = draw_shards(
-            missing_shards([which], paths), experiment=experiment, sets=[which], adapters={"base": None},
-            sink=RunFolder(paths.root), cluster=cluster, progress=Quiet(),
-            actor=_SleepingActor if options.model == "sleeping" else _Actor,
-        )  # fmt: skip
+        log, launched = AttemptLog(paths.attempts), time.time()
+        watch = Shown(Quiet(), paths)
+        OnRay(cluster).run(steps, store=paths.store, log=log, watch=watch)
         ended = time.time()
-        assert num == len(assemble(which, paths)) == which.num_images
+        num = sum(a.metrics["num_images"] for a in log.attempts if a.status == "SUCCEEDED")
+        assert num == which.num_images
         began = sorted(float(file.read_text()) for file in (paths.root / "began").iterdir())
     return {
         "workers": workers, "images": num, "seconds": ended - began[0], "images_per_second": num / (ended - began[0]),
         "seconds_to_first_batch": began[0] - launched, "seconds_to_last_worker": began[-1] - launched,
     }  # fmt: skip
+
+
+def _step(step: Step, options: Options) -> Step:
+    """Return a shard whose work says when it began, and sleeps where asked for."""
+    work = "sleeping_shard" if options.model == "sleeping" else "real_shard"
+    kind = Kind(name="images", stage="sample", work=f"sleeping_shards:{work}", runs_on="gpu", is_shard=True)
+    config = step.config
+    if options.model == "sleeping":
+        config = SleepingConfig(shard=config, seconds=options.seconds_per_batch)
+    return dataclasses.replace(step, kind=kind, config=config)
 
 
 if __name__ == "__main__":

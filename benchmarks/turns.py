@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from rates import flops_of
 from recording import Results
 
 from fulora.device import peak_memory_bytes, reset_peak_memory
@@ -115,3 +114,12 @@ class Turns:
             **self._facts[name],
         }
         self.results.row("contenders", name, row)
+
+
+def flops_of(work: Callable[[], Any]) -> int:
+    """Return the operations of a piece of work, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()

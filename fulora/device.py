@@ -98,10 +98,10 @@ def speed_flags(device: str) -> dict[str, bool | str]:
 
     `channels_last`: classifiers are in that memory layout on CUDA, the diffusion model is not (not measured).
     """
-    import torch
-
     if not device.startswith("cuda"):
         return {}
+    import torch
+
     kernels = [kind for kind in _ATTENTION if getattr(torch.backends.cuda, f"{kind}_sdp_enabled")()]
     return {
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,

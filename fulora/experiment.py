@@ -1,6 +1,7 @@
 """What an experiment is: everything that decides a run's numbers, and nothing about where it runs.
 
-In: nothing; `fulora.recipes` fills it. Out: `Experiment` and its parts, with `faults()` and the trials they stand for.
+In: nothing; `fulora.recipes` fills it. Out: `Experiment` and its parts, with `validate()` and the trials they stand
+for.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ class LoraSweep(LoraConfig):
         shared = {field.name: getattr(self, field.name) for field in fields(LoraConfig)}
         return [LoraConfig(**{**shared, "rank": rank}) for rank in self.ranks]
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of this configuration, empty when there is none."""
         found = [
             text.replace("rank:", "lora.ranks:", 1) if text.startswith("rank:") else f"lora.{text}"
             for config in self.trials()
-            for text in config.faults()
+            for text in config.validate()
         ]
         if not self.ranks:
             found.append(fault("lora.ranks", self.ranks, "is empty", "Name at least one rank, such as 128."))
@@ -98,7 +99,7 @@ class Grid(ClassifierConfig):
             for index in range(self.num_seeds)
         ]
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of this configuration, empty when there is none."""
         known_models = [*self.models, *([self.table2_model] if self.table2_regimes else [])]
         found = [
@@ -121,7 +122,7 @@ class Grid(ClassifierConfig):
         if self.num_seeds < 1:
             found.append(fault("grid.num_seeds", self.num_seeds, "must be at least 1", "The paper: 1."))
         if not found:
-            found = [f"grid.{text}" for _, _, config in self.trials() for text in config.faults()]
+            found = [f"grid.{text}" for _, _, config in self.trials() for text in config.validate()]
         return list(dict.fromkeys(found))
 
 
@@ -151,7 +152,7 @@ class Amounts:
         """Return the share of `total`, to whole images of every plane."""
         return len(PLANES) * round(self.total * share / len(PLANES))
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of this configuration, empty when there is none."""
         found = [
             fault("amounts.numbers", n, f"must be at least 0 and divide by {len(PLANES)} planes", "Such as 500.")
@@ -186,7 +187,7 @@ class EmbeddingConfig:
     feature_weights: Path | None = None
     """Folder with Inception v3's ImageNet weights; else the hub's, else the judge's own features, named as such."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of this configuration, empty when there is none."""
         found = []
         if self.images_per_source < 2:
@@ -243,17 +244,17 @@ class Experiment:
     """The built-in images, used where no folder is given."""
     data_required: Annotated[bool, tyro.conf.Suppress] = False
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of the configuration: field, value, rule, remedy. Reads no data."""
-        found = [*self.lora.faults(), *(f"sampling.{text}" for text in self.sampling.faults())]
+        found = [*self.lora.validate(), *(f"sampling.{text}" for text in self.sampling.validate())]
         found += [
-            *self.grid.faults(),
-            *self.amounts.faults(),
-            *self.embedding.faults(),
-            *self.sizes.faults(),
-            *self.phantoms.faults(),
+            *self.grid.validate(),
+            *self.amounts.validate(),
+            *self.embedding.validate(),
+            *self.sizes.validate(),
+            *self.phantoms.validate(),
         ]
-        found += [f"judge.{text}" for text in self.judge.faults()]
+        found += [f"judge.{text}" for text in self.judge.validate()]
         found += [
             fault(f"amounts.{kind}s", self.amounts.numbers if kind == "number" else self.amounts.shares,
                   "asks for a training set without images", "Leave that one out, or give real images.")

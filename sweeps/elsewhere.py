@@ -36,7 +36,7 @@ def search(
     """
     from sweeps.ranks.search import search_lora
 
-    raise_if_any([*options.faults(), *space.faults()])
+    raise_if_any([*options.validate(), *space.validate()])
     check(experiment, paths)
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)
@@ -45,8 +45,7 @@ def search(
         plan = make_plan(experiment, records)
         others = real_selections(experiment, records, plan.compared)[1] if space.objective == "kid" else None
         found = plan_search(experiment, space, records, plan.judge, others)
-        for selection in (*plan.selections, *found.selections):
-            selection.write(session.store)
+        session.write([*plan.selections, *found.selections])
         save_plan(plan, paths)
         try:
             if others is not None:
@@ -72,7 +71,7 @@ def draw_elsewhere(
     Trains that rank where it is missing. Raises InputError before any work for input or a place that cannot be used,
     DrawingFailed where images cannot be drawn, kept or counted.
     """
-    raise_if_any(options.faults())
+    raise_if_any(options.validate())
     check(experiment, paths)
     destination.check()
     with locked(paths), Session(paths, options, progress) as session:
@@ -85,8 +84,7 @@ def draw_elsewhere(
             rank = small.experiment.sampling.rank
             experiment = replace(experiment, sampling=replace(experiment.sampling, rank=rank))
         plan = make_plan(experiment, records, with_grid=False)
-        for selection in plan.selections:
-            selection.write(session.store)
+        session.write(plan.selections)
         if not paths.plan.is_file():  # images for elsewhere are no part of a run that is here
             save_plan(plan, paths)
         which = plan.chosen
@@ -99,6 +97,6 @@ def draw_elsewhere(
             with session.watching(0):
                 draw_to(destination, which, adapter=adapter, cluster=session.cluster, on_drawn=session.watch.drawn)
         finally:
-            show(plan, [], paths, session.is_done)
+            show(plan, [], paths, session.is_done, session.progress.say)
             session.save(closure(adapters))
         return session.failed

@@ -32,7 +32,7 @@ from sweeps.views import show, show_report
 
 def check(experiment: Experiment, paths: RunPaths) -> None:
     """Raise InputError for everything that can be known to be wrong before any work."""
-    raise_if_any(experiment.faults())
+    raise_if_any(experiment.validate())
     check_base(experiment.base, allow_pickle=experiment.allow_pickle)
     check_owner(experiment.recipe, paths)
     check_hub(experiment.base)
@@ -56,7 +56,7 @@ def run(
 
     Raises InputError before any work for input that cannot be used.
     """
-    raise_if_any(options.faults())
+    raise_if_any(options.validate())
     check(experiment, paths)
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)
@@ -67,14 +67,13 @@ def run(
             plan = with_chosen_rank(session, plan)
         summaries: list[Step] = []
         try:
-            for selection in plan.selections:
-                selection.write(session.store)
+            session.write(plan.selections)
             save_plan(plan, paths)
             session.do(plan.targets(until))
             summaries = plan.summaries(until, session.is_done)
             session.do(summaries)
         finally:
-            show(plan, summaries, paths, session.is_done)
+            show(plan, summaries, paths, session.is_done, session.progress.say)
             planned = closure([*plan.targets(until), *summaries])
             session.save(planned)
         if until == "report":
@@ -103,8 +102,7 @@ def with_chosen_rank(session: Session, plan: Plan) -> Plan:
     choice = plan.choice
     if choice is None:
         return plan
-    for selection in plan.selections:
-        selection.write(session.store)
+    session.write(plan.selections)
     session.do([choice])
     if not session.is_done(choice):
         return plan

@@ -15,8 +15,9 @@ from fulora.errors import InputError, fault
 from sweeps.console.progress import Progress, Shown
 from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.execution import Executor
+from sweeps.core.lock import plan_of
 from sweeps.core.paths import RunPaths
-from sweeps.core.selections import SELECTION
+from sweeps.core.selections import SELECTION, Selection
 from sweeps.core.step import STAGES, Step, closure
 from sweeps.core.store import Damaged, Done
 from sweeps.core.tables import read_rows, write_table, write_trials
@@ -47,6 +48,10 @@ class Session:
         self._cluster: Cluster | None = None
 
     def __enter__(self) -> Session:
+        if lost := self.log.repair():
+            self.progress.say(f"damaged, taken up from the records of the steps: attempts.jsonl (lines: {lost})")
+        if self.paths.plan.is_file() and plan_of(self.paths) is None:
+            self.progress.say("damaged, written again: plan.json")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -68,17 +73,18 @@ class Session:
         """Return whether a step is done."""
         return self.record(step) is not None
 
+    def write(self, selections: Iterable[Selection]) -> None:
+        """Write the selections that are not there, and those of images that lie elsewhere by now."""
+        for selection in selections:
+            self.record(selection.step)  # says what is damaged
+            self._done.pop(selection.write(self.store).key)
+
     def missing(self, targets: Iterable[Step]) -> list[Step]:
-        """Return the targets that are not done and, of what they need, what is not done, needs first."""
-        found: dict[str, Step] = {}
-        todo = [step for step in targets]
-        while todo:
-            step = todo.pop()
-            if step.key in found or self.is_done(step):
-                continue
-            found[step.key] = step
-            todo += step.all_needs
-        return [step for step in closure(list(found.values())) if step.key in found]
+        """Return what is not done of the targets and all they need, needs first.
+
+        Needs of a target that is done are looked at too: a later step may read what is damaged or gone by now.
+        """
+        return [step for step in closure(list(targets)) if not self.is_done(step)]
 
     def do(self, targets: Sequence[Step], *, in_process: bool = False) -> None:
         """Do what is missing of some steps. Failures are in the log; KeyboardInterrupt is raised on."""

@@ -127,7 +127,7 @@ class Plan:
     def report(self, is_done: IsDone, summaries: Sequence[Step]) -> Step:
         """Return the step that writes the report from what is done."""
         embedding = [self.embedding] if self.embedding is not None and is_done(self.embedding) else []
-        return report_step([*summaries, *embedding, *(step for step in self.trials if is_done(step))])
+        return report_step([*filter(is_done, summaries), *embedding, *filter(is_done, self.trials)])
 
 
 def plan_catalog(experiment: Experiment) -> Step:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from sweeps.study import IsDone, Plan
 
 _TOP_FILES = ("predictions.parquet", "catalog.parquet", "audit.parquet")
 """Files that lie at the top, not in tables/."""
+_ROWS = "metadata.parquet"
 
 
-def show(plan: Plan, summaries: Iterable[Step], paths: RunPaths, is_done: IsDone) -> None:
-    """Make the run's folder show what is done of a plan."""
+def show(plan: Plan, summaries: Iterable[Step], paths: RunPaths, is_done: IsDone, say: Callable[[str], None]) -> None:
+    """Make the run's folder show what is done of a plan; `say` is told of a table that was damaged."""
     store, summaries = paths.store, list(summaries)
     if "phantoms" in plan.catalog.needs:
         link_folder(paths.phantoms, store.folder(plan.catalog.need("phantoms")))
@@ -49,7 +50,8 @@ def show(plan: Plan, summaries: Iterable[Step], paths: RunPaths, is_done: IsDone
     for which in plan.sets:
         if all(is_done(step) for step in which.steps):
             folder = paths.synthetic if which.chosen else paths.images(which.label)
-            show_images(which, folder, store, quality)
+            if not show_images(which, folder, store, quality):
+                say(f"damaged, written again: {(folder / _ROWS).relative_to(paths.root)}")
     _remove_others(paths.samples, {which.label for which in plan.sets if not which.chosen})
     embedding = [plan.embedding] if plan.embedding is not None else []
     for step in (*summaries, *embedding):
@@ -73,8 +75,11 @@ def show_report(step: Step, paths: RunPaths) -> None:
         link_folder(paths.figures, folder / "figures")
 
 
-def show_images(which: SyntheticSet, folder: Path, store: Store, quality: Step | None) -> None:
-    """Show a set as a Hugging Face imagefolder: PLANE/*.png with metadata.parquet, the audit's columns among them."""
+def show_images(which: SyntheticSet, folder: Path, store: Store, quality: Step | None) -> bool:
+    """Show a set as a Hugging Face imagefolder: PLANE/*.png with metadata.parquet, the audit's columns among them.
+
+    Returns False where metadata.parquet was not as it was last written.
+    """
     audit = store.folder(quality) if quality is not None else None
     about = {"label": which.label, "science": which.science, "num_images": which.num_images}
     key = content_hash(
@@ -91,9 +96,10 @@ def show_images(which: SyntheticSet, folder: Path, store: Store, quality: Step |
             for file in plane.glob("*.png"):
                 if f"{plane.name}/{file.name}" not in files:
                     file.unlink()
-    table = folder / "metadata.parquet"
-    if table.is_file() and _known(state) == [key, *_stamp(table)]:
-        return
+    table, (known, *stamp) = folder / _ROWS, _known(state)
+    intact = table.is_file() and stamp == _stamp(table)
+    if intact and known == key:
+        return True
     rows = [row for step in which.steps for row in drawn_rows(store.folder(step))]
     order = {row.image_id: index for index, row in enumerate(which.rows())}
     rows.sort(key=lambda row: order[row["image_id"]])
@@ -101,6 +107,7 @@ def show_images(which: SyntheticSet, folder: Path, store: Store, quality: Step |
     empty = dict.fromkeys(AUDITED)
     write_table(table, "metadata", ({**row, **audited.get(row["image_id"], empty)} for row in rows))
     write_json(state, {**about, "shown": [key, *_stamp(table)], "sampling": to_jsonable(which.config)})
+    return intact or known is None
 
 
 def _names(step: Step) -> list[dict[str, str]]:
@@ -111,12 +118,12 @@ def _stamp(file: Path) -> list[int]:
     return [file.stat().st_size, file.stat().st_mtime_ns]
 
 
-def _known(state: Path) -> Any:
-    """Return what a set's folder showed when it was written."""
+def _known(state: Path) -> list[Any]:
+    """Return what a set's folder showed when it was written: a key, and size and time of its table."""
     try:
-        return json.loads(state.read_text())["shown"]
+        return list(json.loads(state.read_text())["shown"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return [None]
 
 
 def link_folder(view: Path, target: Path) -> None:

@@ -29,7 +29,7 @@ class AugmentConfig:
     """Least share of the area that a random crop keeps, drawn up to 1, its sides' ratio from 3/4 to 4/3, then enlarged
     to the whole; 1: no crop. Source: released code, 0.08 (torchvision's RandomResizedCrop, there before resizing)."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of this configuration."""
         found = []
         if not 0 <= self.rotation_degrees <= 180:

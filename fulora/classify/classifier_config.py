@@ -53,7 +53,7 @@ class ClassifierConfig:
     precision: Precision = "auto"
     """Arithmetic of the forward pass; auto is bf16 autocast on a GPU that has it, else fp32. Weights are fp32."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of this configuration."""
         found = model_faults(self.model)
         if not found:
@@ -77,4 +77,4 @@ class ClassifierConfig:
             found.append(fault("precision", self.precision, "is unknown", "Choose one of auto, fp32, bf16"))
         if self.weights is not None and not Path(self.weights).is_dir():
             found.append(fault("weights", str(self.weights), "is no folder", "Give a folder of weight files"))
-        return found + self.augmentation.faults()
+        return found + self.augmentation.validate()

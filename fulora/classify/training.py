@@ -89,7 +89,7 @@ def train_classifier(
 
     if config.keep == "best" and validation is None:
         raise InputError(fault("keep", config.keep, "needs validation images", "Give some, or keep the last epoch"))
-    raise_if_any(config.faults() + _image_faults(pixels, labels, config.resolution_px))
+    raise_if_any(config.validate() + _image_faults(pixels, labels, config.resolution_px))
     place = torch.device(resolve_device(device))
     model, weights_name = build_model(
         config.model,

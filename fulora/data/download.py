@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fulora import __version__
-from fulora.data.room import disk_fault, size_words
+from fulora.data.disk_space import disk_fault, size_words
 from fulora.errors import InputError, fault, one_line
 
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)

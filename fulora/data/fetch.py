@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fulora.data.disk_space import check_disk_space, disk_fault, size_words
 from fulora.data.download import WAITS_SECONDS, Quiet, RemoteFile, TransferProgress, download, has_checksum, read_json
-from fulora.data.room import check_room, disk_fault, size_words
 from fulora.data.sources import PUBLISHED, ReadSource
 from fulora.data.unpack import ArchiveKind, unpack
 from fulora.errors import InputError, fault
@@ -95,7 +95,7 @@ def fetch(
         shutil.rmtree(beside, ignore_errors=True)  # left by a command that was killed
         missing = remote.size_bytes - os.fstat(file.fileno()).st_size
         needed = max(missing, 0) + int(UNPACKED_PER_ARCHIVE * remote.size_bytes)
-        check_room(folder.parent, needed, purpose="to download and unpack")
+        check_disk_space(folder.parent, needed, purpose="to download and unpack")
         progress.say(f"{source}: {remote.name}, {size_words(remote.size_bytes)}, {size_words(max(missing, 0))} to go")
         download(remote, part, file, what=f"{source}: download", waits=waits, progress=progress)
         _check_checksum(remote, part, source, progress)

@@ -64,7 +64,7 @@ class RegimeSizes:
     num_synthetic: int = 5000
     """Synthetic images of HB, 1000 per plane; 0: none. Source: paper, Table 1."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of the sizes; a balanced number must divide by the number of planes."""
         faults = [
             fault(f"sizes.{name}", value, f"is less than {least}", f"Give at least {least}.")
@@ -128,7 +128,7 @@ def select_training_set(regime: str, records: Sequence[ImageRecord], sizes: Regi
     """
     if regime not in REGIMES:
         raise InputError(fault("regime", regime, "is unknown", f"It must be one of {', '.join(REGIMES)}."))
-    raise_if_any(sizes.faults())
+    raise_if_any(sizes.validate())
     wanted = REGIMES[regime]
     chosen: list[ImageRecord] = []
     notes: list[str] = []
@@ -209,7 +209,7 @@ def split_validation(
     return [r for r in records if r.image_id not in held], [r for r in records if r.image_id in held]
 
 
-def select_validation_beside(
+def select_disjoint_validation(
     records: Sequence[ImageRecord], taken: Sequence[ImageRecord], num: int, *, seed: int
 ) -> list[ImageRecord]:
     """Return validation images of Spanish patients who have no image among `taken`, from the training split.

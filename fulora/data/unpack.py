@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from fulora.data.disk_space import check_disk_space, disk_fault, size_words
 from fulora.data.download import TransferProgress
 from fulora.data.listing import raise_capped
-from fulora.data.room import check_room, disk_fault, size_words
 from fulora.errors import InputError, fault, one_line
 
 ArchiveKind = Literal["zip", "tar.xz"]
@@ -83,7 +83,7 @@ def unpack(archive: Path, kind: ArchiveKind, folder: Path, *, what: str, progres
                 listed, archive, limit_bytes=max(MAX_EXPANSION * archive.stat().st_size, SMALL_BYTES)
             )
             total = sum(member.size_bytes for member in members)
-            check_room(folder.parent, total, purpose=f"to unpack {archive}, which stays")
+            check_disk_space(folder.parent, total, purpose=f"to unpack {archive}, which stays")
             return _write_all(members, folder, total, what=what, progress=progress)
     except InputError:
         raise

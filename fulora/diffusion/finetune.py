@@ -99,7 +99,7 @@ def finetune(
     MemoryError with what to lower.
     """
     started = time.monotonic()
-    raise_if_any([*config.faults(), *input_faults(pixels, captions, config)])
+    raise_if_any([*config.validate(), *input_faults(pixels, captions, config)])
     if heldout is not None:
         raise_if_any([f"heldout.{text}" for text in input_faults(*heldout, config)])
     with _memory_in_words(config):

@@ -67,7 +67,7 @@ class LoraConfig:
     """Steps between two measures of the loss on held-out images, where there are any; the last step has one too. It
     changes nothing in the training."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of the configuration, empty when there is none."""
         found = []
         for field in ("rank", "num_steps", "batch_size", "resolution_px", "log_every", "heldout_every"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from fulora.diffusion.flat import flatten
+from fulora.diffusion.flat_parameters import flatten
 from fulora.diffusion.lora_config import LoraConfig
 
 _LEAST_8BIT = 4096
@@ -20,8 +20,8 @@ _LEAST_8BIT = 4096
 def make_optimizer(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -> Any:
     """Return the optimizer over the U-Net's and the text encoder's parameters, each at its own rate.
 
-    It steps over long parameters (`fulora.diffusion.flat`). 8-bit Adam keeps the moments of a matrix of fewer than 4096
-    values in 32 bits, as bitsandbytes does: those are a group of their own.
+    It steps over long parameters (`fulora.diffusion.flat_parameters`). 8-bit Adam keeps the moments of a matrix of
+    fewer than 4096 values in 32 bits, as bitsandbytes does: those are a group of their own.
     """
     import torch
 

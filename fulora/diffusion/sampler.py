@@ -66,7 +66,7 @@ class SamplingConfig:
     rank: int = 128
     """Which adapter of the rank sweep samples. Source: paper section 3."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of the configuration, empty when there is none."""
         found = []
         for field in ("images_per_plane", "num_steps", "batch_size", "rank"):
@@ -122,7 +122,7 @@ class SamplePlan:
     """The rows of a synthetic set, each computed when it is asked for: a set of any size costs nothing to plan."""
 
     def __init__(self, config: SamplingConfig, *, seed: int) -> None:
-        raise_if_any(config.faults())
+        raise_if_any(config.validate())
         self.seed, self.seeds = seed, None
         if config.seeds is not None:
             self.seeds = read_seed_list(config.seeds, config.samplers, config.images_per_plane)
@@ -157,7 +157,7 @@ class Sampler:
     ) -> None:
         import torch
 
-        raise_if_any(config.faults())
+        raise_if_any(config.validate())
         device = resolve_device(device)
         dtype = resolve_precision(precision, device)
         # cuDNN's search is off: every worker should draw an image by the same algorithms.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fulora.diffusion.checkpoints import Checkpoints, State
-from fulora.diffusion.flat import check_views
+from fulora.diffusion.flat_parameters import check_views
 from fulora.diffusion.heldout import heldout_loss
 from fulora.diffusion.latent_dataset import LatentDataset
 from fulora.diffusion.lora_config import LoraConfig

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fulora.errors import InputError, fault
-from fulora.evaluate.scores import METRICS, TESTED, present_planes, score, scores_from_confusion
+from fulora.evaluate.decomposition import SHARES, shares_per_image
+from fulora.evaluate.scores import METRICS, TESTED, score, scores_from_confusion
 from fulora.planes import PLANES
 from fulora.seeds import numpy_rng
 
@@ -77,9 +78,9 @@ class Measured:
 def measure(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples) -> Measured:
     """Return each of METRICS of the trainings of one cell: probabilities [S, N, 5] (or [N, 5]), plane indices [N].
 
-    Averages run over the planes of the full set, a plane that a resample lacks counting 0 in recall, precision and F1
-    as in `scores_from_confusion`, and left out of its AUC. Covers the choice of test patients, not that of training
-    seeds beyond those given. Raises InputError where the numbers of images differ.
+    Averages run over the planes that have images in a resample: one that lacks a plane says nothing of it. Covers the
+    choice of test patients, not that of training seeds beyond those given: `fulora.evaluate.trainings` covers both.
+    Raises InputError where the numbers of images differ.
     """
     trainings = np.asarray(probabilities, dtype=np.float64)
     trainings = trainings[None] if trainings.ndim == 2 else trainings
@@ -89,7 +90,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples)
         rule = "trainings, probabilities, labels, patients: must be at least one training, and equally many of the rest"
         raise InputError(fault("images", counts, rule, "Give all three of the same images."))
     values = [score(p, labels) for p in trainings]
-    resampled = [_resampled(p, labels, resamples) for p in trainings]
+    resampled = [resampled_scores(p, labels, resamples) for p in trainings]
     return Measured(
         values={name: float(np.mean([v[name] for v in values])) for name in METRICS},
         resampled={name: np.mean([r[name] for r in resampled], axis=0) for name in METRICS},
@@ -107,14 +108,26 @@ def percentile_interval(values: np.ndarray, coverage: float = 0.95) -> tuple[flo
     return float(low), float(high)
 
 
-def _resampled(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
-    """Return each of METRICS in percent for every resample, float64 [B], of one training [N, 5]."""
-    num = len(PLANES)
-    cells = np.zeros((len(labels), num * num))
-    cells[np.arange(len(labels)), labels * num + probabilities.argmax(axis=1)] = 1
-    matrices = resamples.sums(cells).reshape(-1, num, num)
-    values = scores_from_confusion(matrices, planes=present_planes(cells.sum(0).reshape(num, num)))
-    return values | {"auc": _resampled_auc(probabilities, labels, resamples)}
+def resampled_scores(
+    probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples, metrics: Sequence[str] = METRICS
+) -> dict[str, np.ndarray]:
+    """Return each metric in percent for every resample, float64 [B], of one training: [N, 5] and plane indices [N].
+
+    `metrics` may hold any of METRICS and of `decomposition.SHARES`. Averages over planes run over those that have
+    images in the resample: a resample that lacks a plane says nothing of it.
+    """
+    num, found = len(PLANES), dict[str, np.ndarray]()
+    if set(metrics) & set(METRICS) - {"auc"}:
+        cells = np.zeros((len(labels), num * num))
+        cells[np.arange(len(labels)), labels * num + probabilities.argmax(axis=1)] = 1
+        found |= scores_from_confusion(resamples.sums(cells).reshape(-1, num, num))
+    if set(metrics) & set(SHARES):
+        images = resamples.sums(np.ones((len(labels), 1)))
+        shares = 100 * resamples.sums(shares_per_image(probabilities, labels)) / images
+        found |= dict(zip(SHARES, shares.T, strict=True))
+    if "auc" in metrics:
+        found["auc"] = _resampled_auc(probabilities, labels, resamples)
+    return {name: found[name] for name in metrics}
 
 
 def _resampled_auc(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples) -> np.ndarray:

@@ -49,9 +49,9 @@ class JudgeConfig:
     least_accuracy: float = 97.0
     """Held-out accuracy in percent below which the judge is not to be trusted."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of this configuration."""
-        found = classifier_config(self).faults()
+        found = classifier_config(self).validate()
         for name, least in (("num_images", 2), ("num_heldout", 1)):
             if getattr(self, name) < least:
                 found.append(fault(name, getattr(self, name), f"must be at least {least}", "Choose a larger number"))

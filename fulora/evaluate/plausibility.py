@@ -70,21 +70,40 @@ def check_row(row: Mapping[str, object]) -> Verdict:
     return _check(*(float(str(row[name])) for name in ("accuracy", "recall", "precision", "f1", "auc")))
 
 
+def confusion_counts(row: Mapping[str, object]) -> np.ndarray:
+    """Return every (h, f) int64 [K, 8] that gives a row's accuracy, recall, precision and f1 as printed.
+
+    The first four columns are the images of abdomen, brain, femur and thorax that are classified right, the last four
+    the images of other planes that are classified as them. K is 0 where no confusion matrix prints these figures.
+    """
+    return _counts(*(float(str(row[name])) for name in ("accuracy", "recall", "precision", "f1")))[1]
+
+
+@lru_cache(maxsize=256)
+def _counts(accuracy: float, recall: float, precision: float, f1: float) -> tuple[int, np.ndarray]:
+    """Return how many ways the hits can be spread over the planes, and `confusion_counts` (read-only: it is kept)."""
+    totals = [k for k in range(NUM_TEST + 1) if _prints(100 * k / NUM_TEST, accuracy)]
+    hits = _hits(totals, recall) if totals else np.zeros((0, 4), dtype=np.int64)
+    counts = _with_false_positives(hits, precision, f1) if len(hits) else np.zeros((0, 8), dtype=np.int64)
+    counts.setflags(write=False)
+    return len(hits), counts
+
+
 @lru_cache(maxsize=256)
 def _check(accuracy: float, recall: float, precision: float, f1: float, auc: float) -> Verdict:
     totals = [k for k in range(NUM_TEST + 1) if _prints(100 * k / NUM_TEST, accuracy)]
     found: list[Finding] = []
-    counts = np.zeros((0, 8), dtype=np.int64)
+    num_hits, counts = _counts(accuracy, recall, precision, f1)
     if not totals:
         below = math.floor(accuracy * NUM_TEST / 100)
         near = f"{below} give {100 * below / NUM_TEST:.2f}, {below + 1} give {100 * (below + 1) / NUM_TEST:.2f}"
         words = f"accuracy {accuracy:.2f} is no share of {NUM_TEST} images: {near}"
         found.append(Finding(metrics=("accuracy",), words=words))
-    elif not len(hits := _hits(totals, recall)):
+    elif not num_hits:
         images = ", ".join(map(str, NUM_IMAGES))
         words = f"recall {recall:.2f} is no mean over planes of {images} images of which {totals[0]} are right"
         found.append(Finding(metrics=("recall",), words=words))
-    elif not len(counts := _with_false_positives(hits, precision, f1)):
+    elif not len(counts):
         words = f"no confusion matrix with this accuracy and recall has precision {precision:.2f} and F1 {f1:.2f}"
         found.append(Finding(metrics=("precision", "f1"), words=words))
     about_auc, auc_fits = _about_auc(recall, auc, counts)

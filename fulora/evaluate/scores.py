@@ -32,20 +32,24 @@ def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
 def scores_from_confusion(matrix: np.ndarray, planes: Sequence[int] | None = None) -> dict[str, np.ndarray]:
     """Return accuracy, recall, precision and F1 in percent of matrices [..., 5, 5], each of shape [...].
 
-    Averages run over `planes`; None means the tested planes that have images in the matrix (the sum of all of them, so
-    that resamples are averaged over the same planes). A plane that is never predicted has precision 0, and F1 0.
+    Averages run over `planes` (None: the tested planes) that have images in the matrix; nan where it has none of them.
+    So a resample that lacks a plane says nothing of that plane, instead of scoring it 0. A plane with images that is
+    never predicted has precision 0, and F1 0.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
-    chosen = list(planes) if planes is not None else present_planes(matrix)
+    chosen = list(TESTED if planes is None else planes)
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     truth, predicted = matrix.sum(-1), matrix.sum(-2)
     recall = _ratio(hits, truth)[..., chosen]
     precision = _ratio(hits, predicted)[..., chosen]
     f1 = _ratio(2 * hits, truth + predicted)[..., chosen]
+    present = truth[..., chosen] > 0
+    num = present.sum(-1)
     averages = {"recall": recall, "precision": precision, "f1": f1}
     scores = {"accuracy": 100 * _ratio(hits.sum(-1), matrix.sum((-2, -1)))}
     for name, values in averages.items():
-        scores[name] = 100 * values.mean(-1) if chosen else np.full(matrix.shape[:-2], np.nan)
+        total = np.where(present, values, 0).sum(-1)
+        scores[name] = 100 * np.divide(total, num, out=np.full(total.shape, np.nan), where=num > 0)
     return scores
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -179,7 +179,7 @@ class Shown:
         self.notes: list[str] = []
         """What the executor said of the cluster."""
         self._running: dict[str, dict[str, Any]] = {}
-        self._cost = self._done_cost = 0.0
+        self._cost, self._done_cost = 1.0, 0.0
         self._num_steps = self._num_done = 0
         self._began = self._wrote = 0.0
 
@@ -222,6 +222,12 @@ class Shown:
         if not step.kind.is_shard:
             self.display.running(step.label, 0.0, "")
         self._write()
+
+    def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
+        """See `sweeps.core.execution.Watch`."""
+        if step.key in self._running:
+            gpus = where.get("gpu_ids")
+            self._running[step.key] |= {"node": where.get("node"), "device": f"GPU {gpus}" if gpus else "CPU"}
 
     def progress(self, step: Step, fraction: float, note: str) -> None:
         """See `sweeps.core.execution.Watch`."""

@@ -19,12 +19,12 @@ from fulora.data.audit import without_duplicates
 from fulora.data.records import ImageRecord
 from fulora.data.sources import read_source
 from fulora.diffusion.base_files import check_base
-from fulora.errors import raise_if_any
+from fulora.errors import InputError, fault, raise_if_any
 from fulora.experiment import Experiment
 from sweeps.console.progress import clock
 from sweeps.console.terminal import grid, new_console
 from sweeps.core.attempts import Attempt, AttemptLog
-from sweeps.core.lock import is_running
+from sweeps.core.lock import is_running, plan_of
 from sweeps.core.paths import RunPaths
 from sweeps.core.step import STAGES, Step
 from sweeps.core.store import DONE, Damaged, Store
@@ -43,7 +43,7 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
 
     Trial ids need the images: without data (or phantoms already made) they are left out.
     """
-    raise_if_any(replace(experiment, data_required=False).faults())
+    raise_if_any(replace(experiment, data_required=False).validate())
     check_base(experiment.base, allow_pickle=experiment.allow_pickle)
     store = RunPaths(folder).store
     records = _records(experiment, store)
@@ -113,7 +113,10 @@ def print_status(paths: RunPaths, *, follow: bool = False) -> None:
 
 
 def _print_once(paths: RunPaths, now: dict[str, Any] | None, console: Console) -> None:
-    plan, log = json.loads(paths.plan.read_text()), AttemptLog(paths.attempts)
+    plan, log = plan_of(paths), AttemptLog(paths.attempts)
+    if plan is None:
+        remedy = "Run the command that began the run again: it writes it."
+        raise InputError(fault("run", str(paths.root), "has a plan.json that cannot be read", remedy))
     console.print(f"{paths.root}: recipe {plan['recipe']}, seed {plan['seed']}", soft_wrap=True)
     latest = {a.trial_id: a for a in log.attempts}
     folders = paths.root / "steps"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sweeps.core.files import atomic_path
 from sweeps.core.hashing import to_jsonable
 from sweeps.core.step import Step
 from sweeps.core.store import Done
@@ -89,10 +90,24 @@ class AttemptLog:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.attempts: list[Attempt] = list(_read(file))
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        lines = text.splitlines()
+        self.attempts = [found for line in lines if (found := _read(line)) is not None]
+        self._num_lost, self._is_whole = len(lines) - len(self.attempts), not text or text.endswith("\n")
         self._counts: dict[str, int] = {}
         for attempt in self.attempts:
             self._counts[attempt.trial_id] = max(self._counts.get(attempt.trial_id, 0), attempt.attempt)
+
+    def repair(self) -> int:
+        """Write the file again without lines that cannot be read, and return how many there were.
+
+        For the driver that holds the run's lock: what it adds must begin a line of its own.
+        """
+        if self._num_lost or not self._is_whole:
+            with atomic_path(self.file) as beside:
+                beside.write_text("".join(attempt.to_json() + "\n" for attempt in self.attempts))
+        lost, self._num_lost, self._is_whole = self._num_lost, 0, True
+        return lost
 
     def add(self, attempt: Attempt) -> None:
         """Append one attempt."""
@@ -122,12 +137,9 @@ class AttemptLog:
         return sorted(mine, key=lambda a: (order[a.trial_id], a.attempt))
 
 
-def _read(file: Path) -> Iterable[Attempt]:
-    """Yield the attempts of a file; a line that a killed driver left half is passed over."""
-    if not file.is_file():
-        return
-    for line in file.read_text(errors="replace").splitlines():
-        try:
-            yield Attempt.from_json(line)
-        except (ValueError, TypeError):
-            continue
+def _read(line: str) -> Attempt | None:
+    """Return the attempt of a line; None for what a killed driver left half."""
+    try:
+        return Attempt.from_json(line)
+    except (ValueError, TypeError):
+        return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sweeps.core.attempts import Attempt, AttemptLog, attempt_of, success_of
@@ -28,6 +28,9 @@ class Watch(Protocol):
 
     def started(self, step: Step) -> None:
         """An attempt at a step began."""
+
+    def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
+        """A step runs on a `node`, with some `gpu_ids`."""
 
     def progress(self, step: Step, fraction: float, note: str) -> None:
         """A step is done to a fraction of 0 to 1."""
@@ -114,6 +117,12 @@ class Execution:
                 self._started[step.key] = step
                 self.watch.started(step)
 
+    def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
+        """Pass on where a step runs."""
+        with self._lock:
+            if step.key in self._numbers:
+                self.watch.placed(step, where)
+
     def progress(self, step: Step, fraction: float, note: str) -> None:
         """Pass on how far a step is."""
         with self._lock:
@@ -143,12 +152,9 @@ class Execution:
         with self._lock:
             if self._numbers.get(step.key) != number:
                 return
-            try:
-                record = self.store.done(step)
-            except Damaged:
-                record = None
-            if record is not None and record.attempt == number:  # it died once all was done
-                self.ended(step, success_of(step, record))
+            success = self._success(step, number)
+            if success is not None:
+                self.ended(step, success)
                 return
             attempt = attempt_of(step, "FAILED", number, error_type="WorkerDied", error_message=reason)
             self.started(step)
@@ -163,12 +169,21 @@ class Execution:
             self.watch.say(f"{step.label}: {reason}; {times} in {wait:g} s")
 
     def cancel(self) -> None:
-        """Add a CANCELLED row for every attempt under way."""
+        """Add a CANCELLED row for every attempt under way; nothing is taken back any more."""
         with self._lock:
             for step in list(self._started.values()):
                 number = self._numbers[step.key]
-                self._add(step, attempt_of(step, "CANCELLED", number, error_message="stopped by the user"))
+                cancelled = attempt_of(step, "CANCELLED", number, error_message="stopped by the user")
+                self._add(step, self._success(step, number) or cancelled)
             self._numbers.clear()
+
+    def _success(self, step: Step, number: int) -> Attempt | None:
+        """Return the success that an attempt left in the store, though its process did not say so."""
+        try:
+            record = self.store.done(step)
+        except Damaged:
+            return None
+        return success_of(step, record) if record is not None and record.attempt == number else None
 
     def _wake(self) -> None:
         """Give back the steps whose time to be retried has come."""

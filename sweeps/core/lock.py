@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -30,13 +31,12 @@ def check_owner(recipe: str, paths: RunPaths) -> None:
         rule = f"holds a run of an older version (this one writes schema version {SCHEMA_VERSION})"
         raise InputError(fault("out", out, rule, _OTHER))
     if paths.plan.is_file():
-        try:
-            plan = json.loads(paths.plan.read_text())
-            owner, version = plan["recipe"], plan["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
+        plan = plan_of(paths)
+        if plan is None:
             if ours:  # a plan is written again by every run
                 return
-            raise InputError(fault("out", out, "has a plan.json of another program", _OTHER)) from error
+            raise InputError(fault("out", out, "has a plan.json of another program", _OTHER))
+        owner, version = plan["recipe"], plan["schema_version"]
         if owner != recipe:
             raise InputError(fault("out", out, f"belongs to recipe {owner!r}, not {recipe!r}", _OTHER))
         if version != SCHEMA_VERSION:
@@ -44,6 +44,15 @@ def check_owner(recipe: str, paths: RunPaths) -> None:
             raise InputError(fault("out", out, rule, _OTHER))
     elif not ours and any(f for f in paths.root.iterdir() if not f.name.startswith(".")):
         raise InputError(fault("out", out, "is not empty and holds no run", "Give --out a new or empty folder."))
+
+
+def plan_of(paths: RunPaths) -> dict[str, Any] | None:
+    """Return a run's plan; None where plan.json is missing, damaged or of another program."""
+    try:
+        plan = json.loads(paths.plan.read_bytes())
+        return plan if {"recipe", "schema_version"} <= plan.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 @contextmanager

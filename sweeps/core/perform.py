@@ -24,21 +24,22 @@ def perform(step: Step, store: Store, number: int, report: Report, placement: di
     from fulora.device import process_peak_bytes
 
     began, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
-    facts = {**provenance(), **(placement or {})}
+    facts: dict[str, Any] = {**provenance(), **(placement or {})}
     try:
         with store.writing(step) as beside:
             metrics = dict(step.kind.load()(step, Place(store, step, beside), report))
+            device = metrics.pop("device", None)
             record = store.keep(
                 step,
                 beside,
                 attempt=number,
                 started_at=started_at,
                 seconds=round(time.perf_counter() - began, 3),
-                device=metrics.pop("device", None),
+                device=device,
                 peak_memory_bytes=metrics.pop("peak_memory_bytes", None) or process_peak_bytes(),
                 notes=tuple(metrics.pop("notes", ())),
                 metrics=metrics,
-                provenance=facts,
+                provenance=facts | _speed(device),
             )
     except Exception as error:  # the boundary: a failure is a row, with its last frame
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -51,3 +52,10 @@ def perform(step: Step, store: Store, number: int, report: Report, placement: di
         )  # fmt: skip
     remove(store.scratch(step))  # only once the record is there is a checkpoint needless
     return success_of(step, record)
+
+
+def _speed(device: str | None) -> dict[str, Any]:
+    """Return the flags that decide speed on a device, as columns of provenance."""
+    from fulora.device import speed_flags
+
+    return {f"speed_{name}": value for name, value in speed_flags(device).items()} if device else {}

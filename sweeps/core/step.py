@@ -17,7 +17,6 @@ from sweeps.core.hashing import content_hash, identity
 
 if TYPE_CHECKING:
     from fulora.device import Footprint
-    from sweeps.core.store import Place, Store
 
 Stage = Literal["sources", "lora", "sample", "grid", "report"]
 STAGES: tuple[Stage, ...] = ("sources", "lora", "sample", "grid", "report")
@@ -25,11 +24,11 @@ STAGES: tuple[Stage, ...] = ("sources", "lora", "sample", "grid", "report")
 
 Report = Callable[[dict[str, Any]], None]
 """Takes {"fraction": 0 to 1, "note": text} as a step goes on."""
-Work = Callable[["Step", "Place", Report], dict[str, Any]]
-"""Does a step: reads the files of its needs and writes its own, both by its `Place`; returns its metrics.
+Work = Callable[["Step", Any, Report], dict[str, Any]]
+"""Does a step: reads the files of its needs and writes its own, both by its `store.Place`; returns its metrics.
 
 Among the metrics, `device` and `peak_memory_bytes` go to columns of their own, and `notes` (list of text) to notes."""
-Measure = Callable[[Sequence["Step"], "Store"], "Footprint"]
+Measure = Callable[[Sequence["Step"], Any], "Footprint"]
 """Returns the device memory that the largest of some steps takes, from a few iterations; their needs are done."""
 
 

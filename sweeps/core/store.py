@@ -76,7 +76,7 @@ class Store:
         """
         folder = self.folder(step)
         try:
-            text = (folder / DONE).read_text()
+            text = (folder / DONE).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             if folder.exists():
                 raise Damaged(step.kind.name, step.key, DONE, "is missing") from None
@@ -94,7 +94,7 @@ class Store:
                 raise Damaged(step.kind.name, step.key, name, "has other contents")
         return record
 
-    def _parse(self, step: Step, text: str) -> Done:
+    def _parse(self, step: Step, text: bytes) -> Done:
         try:
             content = json.loads(text)
             files = {name: (int(a), int(b), str(c)) for name, (a, b, c) in content.pop("files").items()}

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fulora.errors import InputError, fault, one_line
@@ -135,6 +136,9 @@ def _connect(options: ClusterOptions) -> None:
 
     quiet: dict = {"logging_level": logging.ERROR, "log_to_driver": False}
     if options.address is not None:
+        if options.ship_code:
+            here = Path(__file__).parents[1]
+            quiet["runtime_env"] = {"py_modules": [str(here), str(here.with_name("fulora"))]}
         ray.init(address=options.address, **quiet)
         return
     ray.init(

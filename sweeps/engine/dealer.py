@@ -23,8 +23,10 @@ from sweeps.engine.shards import Wave
 
 _SECONDS_BETWEEN_MAIL = 0.3
 _SECONDS_BETWEEN_LOOKS = 5.0
-_SHARDS_PER_ACTOR = 4
-"""Shards for each actor of a wave that is smaller than the cluster: a later wave takes more room, once there is."""
+_ANSWER_SECONDS = 30.0
+_SECONDS_PER_ACTOR = 300.0
+"""Work, by the steps' own estimate, for each actor of a wave that is smaller than the cluster: a later wave takes more
+room, once there is. An actor loads a model first, so waves must not be short."""
 
 
 class Deal(NamedTuple):
@@ -47,8 +49,9 @@ class Dealer:
         self._changed = threading.Event()
         self._mail_at = self._look_at = time.monotonic()
 
-    def changed(self) -> None:
-        """Note that there may be something new to hand out."""
+    def answered(self, key: str) -> None:
+        """Note that a shard is back. Ray Data frees an actor's place once nobody holds its handle."""
+        self.actors.pop(key, None)
         self._changed.set()
 
     def wait(self, seconds: float) -> None:
@@ -78,7 +81,7 @@ class Dealer:
 
     @property
     def a_wave_waits(self) -> bool:
-        """Whether an actor of a wave has no place yet."""
+        """Whether an actor of a wave may have no place."""
         return any(wave.waits for wave in self.waves)
 
     def read_mail(self, *, now: bool = False) -> None:
@@ -87,7 +90,7 @@ class Dealer:
             return
         self._mail_at = time.monotonic()
         try:
-            messages = ray.get(self.job.mailbox.take.remote())
+            messages = ray.get(self.job.mailbox.take.remote(), timeout=_ANSWER_SECONDS)
         except RayError:  # its process died and starts again
             return
         for key, _, content in messages:
@@ -95,13 +98,18 @@ class Dealer:
             if isinstance(content, tuple):
                 self.execution.progress(step, *content)
                 continue
+            if isinstance(content, dict):
+                self.execution.placed(step, content)
+                continue
             if not self.execution.is_out(step):
                 continue
             self.actors[key] = content
+            if not self.execution.is_out(step):  # it came back meanwhile
+                self.actors.pop(key, None)
             self.execution.started(step)
             for wave in self.waves:
                 if wave.has(key):
-                    wave.actors.add(content._actor_id)
+                    wave.began(content)
 
     def stop(self) -> None:
         """Have no shard begun any more, and end the processes at work."""
@@ -147,13 +155,14 @@ class Dealer:
         num_actors = min(most, int((self.room.capacity[request.lane] - taken) / request.amount + 1e-6))
         if num_actors < 1:
             return
-        limit = None if num_actors == most else _SHARDS_PER_ACTOR * num_actors
+        left = float("inf") if num_actors == most else _SECONDS_PER_ACTOR * num_actors
         shards: list[tuple[Step, int]] = []
-        while (limit is None or len(shards) < limit) and (taken_step := self.execution.take(_is_shard)):
+        while left > 0 and (taken_step := self.execution.take(_is_shard)):
             shards.append(taken_step)
+            left -= taken_step[0].cost
         num_actors = min(num_actors, len(shards))
         self.waves.append(
-            Wave(shards, request, num_actors, execution=self.execution, job=self.job, changed=self.changed)
+            Wave(shards, request, num_actors, execution=self.execution, job=self.job, answered=self.answered)
         )
 
     def _is_being_measured(self, step: Step) -> bool:

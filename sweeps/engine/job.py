@@ -6,6 +6,8 @@ and how far it is. What is lost with it is progress on the screen, never a resul
 
 from __future__ import annotations
 
+import json
+import platform
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +19,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.core.attempts import Attempt
+from sweeps.core.attempts import Attempt, attempt_of
 from sweeps.core.perform import perform
 from sweeps.core.step import Step
 from sweeps.core.store import Store
@@ -27,7 +29,7 @@ _SECONDS_BETWEEN = 0.5
 """Seconds between two words on the progress of a step."""
 
 Message = tuple[str, int, Any]
-"""Key of a step, number of its attempt, and the actor that began it or a pair (fraction, note)."""
+"""Key of a step, number of its attempt, and the actor that began it, where it runs, or a pair (fraction, note)."""
 
 
 class Mailbox:
@@ -67,6 +69,12 @@ def open_mailbox() -> Any:
     return ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
 
+def read_answer(step: Step, number: int, text: str) -> Attempt:
+    """Return the attempt that a worker's answer tells of."""
+    known = json.loads(text)
+    return Attempt.from_json(text) if "trial_id" in known else attempt_of(step, "FAILED", number, **known)
+
+
 @dataclass(frozen=True)
 class Job:
     """A run as its workers know it; pickled to each of them."""
@@ -81,10 +89,19 @@ class Job:
         """The graph, fetched once per process."""
         return ray.get(self.graph)
 
-    def do(self, key: str, number: int) -> Attempt:
-        """Do a step in this process and return its attempt."""
+    def do(self, key: str, number: int) -> str:
+        """Do a step in this process and return its attempt as text, for `read_answer`."""
+        try:
+            return self._do(key, number).to_json()
+        except Exception as error:  # outside of the work, as where the graph's modules cannot be imported here
+            where = f"on {platform.node()}, before or after its work"
+            return json.dumps({"error_type": type(error).__name__, "error_message": f"{error} ({where})"})
+
+    def _do(self, key: str, number: int) -> Attempt:
         actor = ray.get_runtime_context().current_actor
         self.mailbox.post.remote((key, number, actor))
+        where = placement()
+        self.mailbox.post.remote((key, number, where))
         said = time.monotonic()
 
         def report(values: dict[str, Any]) -> None:
@@ -95,7 +112,7 @@ class Job:
                 self.mailbox.post.remote((key, number, words))
 
         began = said
-        return perform(self.steps[key], self.store, number, report, placement())
+        return perform(self.steps[key], self.store, number, report, where)
 
     def may_begin(self, key: str, number: int) -> Literal["yes", "stopped", "died"]:
         """Return whether an attempt at a shard may begin; see `Mailbox.may_begin`."""

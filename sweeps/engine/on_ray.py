@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 from sweeps.core.attempts import AttemptLog
@@ -37,13 +38,18 @@ class OnRay:
         graph = ray.put({step.key: step for step in closure(list(steps))})
         job = Job(graph, Store(store.root.resolve()), open_mailbox())
         dealer, folder = Dealer(execution, job, Room(self.cluster)), store.root / "scratch" / "ray-tune"
+        stopped = False
         try:
             run_trials(dealer, folder)
         except KeyboardInterrupt:
-            dealer.read_mail(now=True)
-            execution.cancel()
-            dealer.stop()
-            raise
+            stopped = True  # raised again once Ray Tune, held by this one's frames, has given its resources back
+        try:
+            if stopped:
+                dealer.read_mail(now=True)
+                execution.cancel()
+                dealer.stop()
+                gc.collect()
+                raise KeyboardInterrupt
         finally:
             ray.kill(job.mailbox)
             remove(folder)

@@ -26,6 +26,8 @@ class ClusterOptions:
     `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
     wait_for_gpus: float = 600.0
     """Seconds to wait for the first GPU of the cluster before the run fails."""
+    ship_code: bool = False
+    """Give the cluster's workers the code this command runs, instead of what is installed on their nodes."""
     max_retries: int = 3
     """Retries within the run of a step whose process or node was lost, each from its last checkpoint."""
     num_cpus: int | None = None
@@ -36,7 +38,7 @@ class ClusterOptions:
     """GPUs per trial. A fraction packs trials on one GPU (0.5: two); Ray does not limit GPU memory, so they must fit
     together. By default trials share a GPU as far as the measured memory of the largest trial allows."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of these options, empty when there is none."""
         found = []
         if self.address is not None and (self.num_cpus is not None or self.num_gpus is not None):

@@ -74,7 +74,7 @@ def check_nodes(root: Path, say: Callable[[str], None]) -> None:
                 facts: NodeFacts = ray.get(answer, timeout=_SECONDS)
             except (RayError, GetTimeoutError) as error:
                 rule = f"cannot run this project's code ({one_line(str(error).strip().splitlines()[-1], 200)})"
-                remedy = f"Install the project there, the same version ({__version__})."
+                remedy = f"Install the project there, the same version ({__version__}), or use --ship-code."
                 faults.append(fault("node", name, rule, remedy))
                 continue
             found[name] = facts
@@ -89,7 +89,9 @@ def check_nodes(root: Path, say: Callable[[str], None]) -> None:
         faults.append(fault("out", str(root), rule, "Give --out a directory on storage that every node mounts."))
     if other := [f"{name} ({facts.version})" for name, facts in found.items() if facts.version != __version__]:
         rule = f"differs from {', '.join(other)}"
-        faults.append(fault("version", __version__, rule, "Install the same version of the project on every node."))
+        faults.append(
+            fault("version", __version__, rule, "Install the same version on every node, or use --ship-code.")
+        )
     raise_if_any(faults)
     mine = provenance()["commit"]
     if other := [f"{name} ({facts.commit})" for name, facts in found.items() if facts.commit != mine]:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from sweeps.core.attempts import Attempt
 from sweeps.core.execution import Execution
 from sweeps.core.step import Step
-from sweeps.engine.job import Job
+from sweeps.engine.job import Job, read_answer
 from sweeps.engine.resources import prepare_worker
 from sweeps.engine.room import Request
 
+_SILENT_SECONDS = 5.0
 _DIED = "its process ended: killed, out of memory, or its node was lost"
 
 
@@ -35,7 +36,7 @@ class ShardActor:
         """Do the shard of a row {key, number}; return {key, begun, attempt}, the attempt "" where it did not begin."""
         (row,) = batch.to_pylist()
         begun = self.job.may_begin(**row)
-        attempt = self.job.do(**row).to_json() if begun == "yes" else ""
+        attempt = self.job.do(**row) if begun == "yes" else ""
         return pa.table({"key": [row["key"]], "begun": [begun], "attempt": [attempt]})
 
 
@@ -50,15 +51,16 @@ class Wave:
         *,
         execution: Execution,
         job: Job,
-        changed: Callable[[], None],
+        answered: Callable[[str], None],
     ) -> None:
-        """Take the shards with the numbers of their attempts. `changed` is called after each and at the end."""
+        """Take the shards with the numbers of their attempts. `answered` is called with the key of each."""
         self.request, self.num_actors = request, num_actors
         self.path = max(execution.schedule.path(step) for step, _ in shards)
         self.actors: set[Any] = set()
         """Ids of the actors that began a shard."""
+        self._heard_at = time.monotonic()
         self._left = {step.key: (step, number) for step, number in shards}
-        self._execution, self._job, self._changed = execution, job, changed
+        self._execution, self._job, self._answered = execution, job, answered
         self._thread = threading.Thread(target=self._run, daemon=True, name="shards")
         self._thread.start()
 
@@ -74,8 +76,14 @@ class Wave:
 
     @property
     def waits(self) -> bool:
-        """Whether some of its actors have no place yet."""
-        return len(self.actors) < min(self.num_actors, len(self._left))
+        """Whether some of its actors may have no place: not yet, or no more, since a node was lost."""
+        silent = time.monotonic() - self._heard_at > _SILENT_SECONDS
+        return bool(self._left) and (silent or len(self.actors) < min(self.num_actors, len(self._left)))
+
+    def began(self, actor: Any) -> None:
+        """Note that an actor began a shard."""
+        self._heard_at = time.monotonic()
+        self.actors.add(actor._actor_id)
 
     def has(self, key: str) -> bool:
         """Return whether a shard is of this wave and not answered."""
@@ -90,17 +98,18 @@ class Wave:
         try:
             for row in self._rows():
                 step, number = self._left.pop(row["key"])
+                self._heard_at = time.monotonic()
                 if row["begun"] == "yes":
-                    self._execution.ended(step, Attempt.from_json(row["attempt"]))
+                    self._execution.ended(step, read_answer(step, number, row["attempt"]))
                 elif row["begun"] == "died":
                     self._execution.died(step, number, _DIED)
-                self._changed()
+                self._answered(row["key"])
         except Exception as error:  # the dataset failed as a whole: its shards are tried again, and say why
             reason = f"sampling actors ended: {type(error).__name__}: {str(error).strip().splitlines()[-1][:300]}"
-        for step, number in self._left.values():
+        left, self._left = self._left, {}
+        for step, number in left.values():
             self._execution.died(step, number, reason)
-        self._left = {}
-        self._changed()
+            self._answered(step.key)
 
     def _rows(self) -> Any:
         context = ray.data.DataContext.get_current()

@@ -6,9 +6,9 @@ Worker processes are used again for steps that ask for the same, so that librari
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.search import Searcher
 
-from sweeps.core.attempts import Attempt, attempt_of
 from sweeps.engine.dealer import Deal, Dealer
-from sweeps.engine.job import Job
+from sweeps.engine.job import Job, read_answer
 from sweeps.engine.resources import prepare_worker
 
 _DIED = "its process ended: killed, out of memory, or its node was lost"
@@ -49,15 +48,10 @@ class StepTrial(tune.Trainable):
         if not config["key"]:
             return {"done": True, "attempt": ""}
         assert self.job is not None
-        try:
-            prepare_worker(config["num_threads"], on_gpu=config["on_gpu"])
-            attempt = self.job.do(config["key"], config["number"])
-            give_memory_back()
-        except Exception as error:  # outside of the work: the worker cannot be used as it is
-            message = f"{error} ({traceback.format_exc().strip().splitlines()[-3].strip()})"
-            step, kind = self.job.steps[config["key"]], type(error).__name__
-            attempt = attempt_of(step, "FAILED", config["number"], error_type=kind, error_message=message)
-        return {"done": True, "attempt": attempt.to_json()}
+        prepare_worker(config["num_threads"], on_gpu=config["on_gpu"])
+        answer = self.job.do(config["key"], config["number"])
+        give_memory_back()
+        return {"done": True, "attempt": answer}
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
@@ -107,7 +101,8 @@ class ReadySteps(Searcher):
             self.dealer.execution.died(deal.step, deal.number, _DIED)
             return
         beside_others = 0 < deal.request.gpu < 1
-        self.dealer.execution.ended(deal.step, Attempt.from_json(result["attempt"]), beside_others=beside_others)
+        attempt = read_answer(deal.step, deal.number, result["attempt"])
+        self.dealer.execution.ended(deal.step, attempt, beside_others=beside_others)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Ray Tune pickles its searcher for a restore that is not used here."""
@@ -140,6 +135,7 @@ def run_trials(dealer: Dealer, folder: Path) -> None:
         tune_config=tune.TuneConfig(search_alg=ReadySteps(dealer), num_samples=-1, reuse_actors=True),
         run_config=settings,
     )
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it counts at the end the deaths that are rows
     tuner.fit()
 
 
@@ -147,9 +143,11 @@ def give_memory_back() -> None:
     """Free what a trial held: the process is used again, and the next trial may not fit beside it."""
     import ctypes
 
-    gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is None:  # it held nothing worth the tenth of a second
+        return
+    gc.collect()
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -55,7 +55,7 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
         validation=(pixels_of(stores, validation), _labels(validation)) if validation else None,
         checkpoint=place.scratch,
     )
-    probabilities = predict(trained.model, pixels_of(stores, test), device=trained.device)
+    probabilities = predict(trained.model, pixels_of(stores, test), device=trained.device, precision=config.precision)
     write_table(place.out / PREDICTIONS_FILE, "predictions", _prediction_rows(step.key, test, probabilities))
     last = trained.history[trained.epoch - 1]
     return {

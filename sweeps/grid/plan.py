@@ -17,9 +17,9 @@ from fulora.data.records import ImageRecord
 from fulora.data.regimes import (
     REGIMES,
     RegimeSizes,
+    select_disjoint_validation,
     select_test_images,
     select_training_set,
-    select_validation_beside,
     split_validation,
 )
 from fulora.experiment import Experiment
@@ -125,7 +125,7 @@ def disjoint_validation(experiment: Experiment, records: Sequence[ImageRecord]) 
     largest = replace(experiment.sizes, num_synthetic=0, num_spanish_hybrid=most)
     regime, seed = experiment.amounts.regime, experiment.seed
     taken = select_training_set(regime, real, largest, seed=seed).records if most else ()
-    return select_validation_beside(real, taken, experiment.grid.num_validation, seed=seed)
+    return select_disjoint_validation(real, taken, experiment.grid.num_validation, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

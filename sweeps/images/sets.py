@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from fulora.data.records import ImageRecord
-from fulora.diffusion.base_files import fingerprint
-from fulora.diffusion.lora_config import Precision
 from fulora.diffusion.sampler import SamplePlan, SampleRow, SamplingConfig
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
@@ -22,23 +20,11 @@ from sweeps.core.hashing import PLACE, content_hash, to_jsonable
 from sweeps.core.paths import BASE_LABEL, rank_label
 from sweeps.core.step import Kind, Step
 from sweeps.images.rows import planned_record
+from sweeps.ranks.base import BaseModel, base_model
 
 IMAGES = Kind(name="images", stage="sample", work="sweeps.images.draw:draw_shard", runs_on="gpu", is_shard=True)
 _SECONDS_PER_STEP = 0.02
 """Of one image at 64 px on one core, to order work by."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BaseModel:
-    """The diffusion model images are drawn with."""
-
-    spec: str = field(metadata=PLACE)
-    """`tiny`, a folder, a file or a hub id."""
-    identity: str
-    """Hash of its weights; the id of a hub model."""
-    allow_pickle: bool = field(default=False, metadata=PLACE)
-    resolution_px: int
-    precision: Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,17 +37,6 @@ class ShardConfig:
     base: BaseModel
     rank: int | None = field(default=None, metadata=PLACE)
     """Rank of the adapter, for metadata.parquet; the adapter itself is a need."""
-
-
-def base_model(experiment: Experiment) -> BaseModel:
-    """Return the diffusion model of an experiment."""
-    return BaseModel(
-        spec=experiment.base,
-        identity=fingerprint(experiment.base),
-        allow_pickle=experiment.allow_pickle,
-        resolution_px=experiment.lora.resolution_px,
-        precision=experiment.lora.precision,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

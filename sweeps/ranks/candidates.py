@@ -21,7 +21,7 @@ from fulora.seeds import derive_seed
 from sweeps.core.attempts import Attempt
 from sweeps.core.selections import Selection
 from sweeps.core.step import Kind, Step
-from sweeps.images.sets import BaseModel, base_model
+from sweeps.ranks.base import BaseModel, base_model
 from sweeps.ranks.plan import heldout_selection, lora_selection
 from sweeps.ranks.search_space import LoraSearch
 

@@ -19,7 +19,7 @@ from fulora.planes import PLANES
 from fulora.seeds import derive_seed, numpy_rng
 from sweeps.core.selections import Selection
 from sweeps.core.step import Kind, Step
-from sweeps.images.sets import BaseModel, base_model
+from sweeps.ranks.base import BaseModel, base_model
 
 LORA = Kind(
     name="lora", stage="lora", work="sweeps.ranks.finetune:train_rank", runs_on="gpu", is_trial=True,

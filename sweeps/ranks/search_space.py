@@ -30,7 +30,7 @@ class LoraSearch:
     reduction_factor: int = 3
     """Of this many candidates that reach a rung, one goes on. Source: Li et al. 2020 (ASHA)."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return every fault of the space, empty when there is none."""
         found = []
         if self.num_trials < 1:

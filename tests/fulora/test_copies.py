@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fulora.errors import InputError
+from fulora.evaluate import thumbnails
 from fulora.evaluate.copies import CopyAudit, FeatureSet, audit_copies
 
 
@@ -83,7 +84,7 @@ def test_planted_copies_are_flagged_with_their_training_image() -> None:
         100,
         100,
     )
-    assert audit.share_by_chance == pytest.approx(200 / 101)
+    assert audit.share_by_chance == pytest.approx(300 / 101)
     assert audit.notes == [] and audit.extractor == "random projections"
 
 
@@ -99,17 +100,19 @@ def test_a_copy_by_features_alone_is_flagged() -> None:
 
 
 def test_new_draws_of_the_same_distribution_are_flagged_as_rarely_as_chance_has_it() -> None:
-    """Each distance is the least of 41 in one draw of 41; the two go together, so between one and two of 41."""
-    shares = []
+    """Each distance is the least of 41 in one draw of 41; the three go together, so between one and three of 41."""
+    shares, below = [], []
     for repeat in range(30):
         sides = [
             image_set(scenes(num, seed=100 + 3 * repeat + i, side=32), str(i)) for i, num in enumerate((60, 80, 40))
         ]
         audit = audit_copies(*sides, extractor="")
         shares.append(audit.share_closer)
-        assert audit.share_by_chance == pytest.approx(200 / 41)
+        below.append(audit.share_below_percentile)
+        assert audit.share_by_chance == pytest.approx(300 / 41)
     error = np.std(shares) / math.sqrt(30)
-    assert 100 / 41 - 3 * error < np.mean(shares) < 200 / 41 + 3 * error
+    assert 100 / 41 - 3 * error < np.mean(shares) < 300 / 41 + 3 * error
+    assert np.mean(shares) <= np.mean(below) < 12
 
 
 @pytest.mark.parametrize("block", [1, 7, 512])
@@ -139,6 +142,7 @@ def test_blocks_give_what_all_differences_give(block: int) -> None:
         *(np.sqrt(((normalised(HELDOUT)[:, None] - t) ** 2).mean((2, 3))) for t in (theirs, theirs[..., ::-1]))
     )
     assert audit.pixels.minimum == pytest.approx(real.min())
+    assert audit.pixels.first_percentile == pytest.approx(np.percentile(real.min(1), 1))
 
 
 @pytest.mark.parametrize("empty", [None, image_set(HELDOUT[:0], "heldout")])
@@ -146,7 +150,7 @@ def test_without_heldout_images_nothing_is_said_of_too_close(empty: FeatureSet |
     images = np.concatenate([scenes(5, seed=3), TRAINING[9:10]])
     training = dataclasses.replace(image_set(TRAINING, "training"), patient_ids=())
     audit = audit_copies(image_set(images, "synthetic"), training, empty, extractor="", num_worst=2)
-    assert (audit.share_closer, audit.share_by_chance) == (None, None)
+    assert (audit.share_closer, audit.share_by_chance, audit.share_below_percentile) == (None, None, None)
     assert (audit.pixels, audit.features, audit.num_heldout, audit.num_heldout_patients) == (None, None, 0, 0)
     assert all(found.closer_than_real is None and found.ratio is None for found in audit.images)
     assert audit.images[5].nearest_pixels == "training 9" and audit.images[5].distance_pixels == 0
@@ -158,17 +162,18 @@ def test_a_heldout_image_that_is_a_training_image_does_not_blind_the_audit() -> 
     heldout = image_set(np.concatenate([TRAINING[3:4], HELDOUT]), "heldout")
     sides = image_set(TRAINING[:2], "synthetic"), image_set(TRAINING, "training")
     audit = audit_copies(*sides, heldout, extractor="")
-    assert audit.num_heldout == audit.num_heldout_patients == 100
+    assert audit.num_heldout_repeats == 1 and audit.num_heldout == audit.num_heldout_patients == 100
     assert audit.share_closer == 100 and "1 held-out images are left out" in audit.notes[0]
     only = audit_copies(*sides, image_set(TRAINING[3:5], "heldout"), extractor="")
-    assert (only.pixels, only.share_closer) == (None, None) and len(only.notes) == 2
-    assert "2 held-out images are left out" in only.notes[0]
+    assert (only.pixels, only.share_closer, only.num_heldout_repeats) == (None, None, 2) and len(only.notes) == 2
 
 
 def test_colour_sizes_and_images_without_contrast() -> None:
-    grey = scenes(5, seed=3)
-    in_colour = audited(np.repeat(grey[..., None], 3, axis=3))
-    assert [one.distance_pixels for one in in_colour.images] == [one.distance_pixels for one in audited(grey).images]
+    grey, wide = TRAINING[:3], scenes(3, seed=1, side=96)
+    in_colour = np.repeat(grey[..., None], 3, axis=3)
+    assert thumbnails.grey_thumbnails(in_colour, 2) == pytest.approx(thumbnails.grey_thumbnails(grey, 2))
+    for side in (20, 33, 64, 250):
+        assert thumbnails.area_weights(side).sum(1) == pytest.approx(np.ones(32))
     synthetic = image_set(
         np.concatenate([np.repeat(TRAINING[4:5, ..., None], 3, axis=3), np.full((1, 64, 64, 3), 9)]).astype(np.uint8),
         "synthetic",
@@ -176,35 +181,13 @@ def test_colour_sizes_and_images_without_contrast() -> None:
     audit = audit_copies(synthetic, image_set(TRAINING, "training"), image_set(HELDOUT, "heldout"), extractor="")
     assert audit.images[0].nearest_pixels == "training 4" and audit.images[0].distance_pixels == 0
     assert audit.images[1].distance_pixels == pytest.approx(math.sqrt(2))
-
-
-def plain_set(images: np.ndarray, features: np.ndarray) -> FeatureSet:
-    return FeatureSet(pixels=images, features=features, image_ids=[str(row) for row in range(len(images))])
-
-
-@pytest.mark.parametrize("side", [20, 33, 64, 250])
-def test_an_image_without_contrast_of_any_size_is_as_far_from_all_others_as_unrelated_ones(side: int) -> None:
-    """Averaging by area gives no edge a weight of its own, or an even image would have contrast."""
-    even = plain_set(np.full((1, side, side), 9, dtype=np.uint8), np.ones((1, 4)))
-    unlike = audit_copies(even, plain_set(TRAINING, np.ones((200, 4))), extractor="").images[0]
-    assert unlike.distance_pixels == pytest.approx(math.sqrt(2))
-    alike = np.concatenate([TRAINING[:3], np.full((1, 64, 64), 200, dtype=np.uint8)])
-    found = audit_copies(even, plain_set(alike, np.ones((4, 4))), extractor="").images[0]
-    assert (found.nearest_pixels, found.distance_pixels) == ("3", 0)
-
-
-def test_an_enlarged_copy_is_its_original() -> None:
-    wide = np.repeat(np.repeat(TRAINING[4:6], 3, axis=1), 3, axis=2)
-    audit = audit_copies(plain_set(wide, np.ones((2, 4))), plain_set(TRAINING, np.ones((200, 4))), extractor="")
-    assert [one.nearest_pixels for one in audit.images] == ["4", "5"]
-    assert [one.distance_pixels for one in audit.images] == pytest.approx([0, 0], abs=1e-7)
-
-
-def test_features_of_zeros_are_at_a_right_angle_to_all_but_their_like() -> None:
-    none = plain_set(TRAINING[:1], np.zeros((1, 4)))
-    for features, expected in ((np.eye(4), math.sqrt(2)), (np.zeros((4, 4)), 0.0)):
-        audit = audit_copies(none, plain_set(TRAINING[:4], features), extractor="")
-        assert audit.images[0].distance_features == pytest.approx(expected)
+    assert audit.aligned_images[0].nearest == "training 4"
+    assert audit.aligned_images[0].distance == pytest.approx(0, abs=1e-5)
+    assert audit.aligned_images[1].distance == pytest.approx(math.sqrt(2), rel=1e-6)
+    assert thumbnails.grey_thumbnails(wide, 64).shape == (3, 32, 32)
+    zeros, axes = (thumbnails.unit_rows(rows) for rows in (np.zeros((1, 4)), np.eye(4)))
+    assert thumbnails.nearest_rows(zeros, axes, 8)[1] == pytest.approx(math.sqrt(2))
+    assert thumbnails.nearest_rows(zeros, thumbnails.unit_rows(np.zeros((2, 4))), 8)[1] == pytest.approx(0)
 
 
 def test_faults_name_field_value_rule_and_remedy() -> None:

@@ -118,7 +118,7 @@ def test_every_fault_is_reported_at_once_and_before_the_base_is_looked_for(tmp_p
     text = str(caught.value)
     for field in ("rank", "num_steps", "learning_rate", "optimizer", "alpha", "caption_dropout", "pixels", "captions"):
         assert text.startswith(field) or f"\n{field}" in text
-    assert LoraConfig().faults() == []
+    assert LoraConfig().validate() == []
 
 
 def test_the_schedule_shows_every_image_equally_often_with_its_caption() -> None:

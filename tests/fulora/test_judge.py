@@ -49,8 +49,8 @@ def test_judge_of_2000_phantoms_is_97_percent_right() -> None:
 
 
 def test_judge_configuration_faults() -> None:
-    assert JudgeConfig().faults() == []
-    assert len(JudgeConfig(num_images=0, epochs=0).faults()) == 2
+    assert JudgeConfig().validate() == []
+    assert len(JudgeConfig(num_images=0, epochs=0).validate()) == 2
 
 
 def test_features_of_a_classifier(small) -> None:

@@ -176,10 +176,10 @@ def test_bad_model_or_resolution(name: str, resolution: int, words: str) -> None
 def test_another_architecture_is_one_entry(monkeypatch: pytest.MonkeyPatch, name: str, spec: ModelSpec) -> None:
     monkeypatch.setitem(MODELS, name, spec)
     grid = Grid(models=(name,), regimes=("ES",), table2_regimes=(), resolution_px=48, pretrained="none", epochs=1)
-    assert grid.faults() == []
+    assert grid.validate() == []
     ((_, _, config),) = grid.trials()
     pixels = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), dtype=np.uint8)
     trained = train_classifier(pixels=pixels, labels=np.arange(6) % 5, config=config, seed=0, device="cpu")
     assert predict(trained.model, pixels, device="cpu").shape == (6, 5)
-    wrong = replace(grid, resolution_px=50).faults()
+    wrong = replace(grid, resolution_px=50).validate()
     assert (len(wrong) == 1 and "a multiple of 16 for ViT tiny" in wrong[0]) if spec.patch_px else not wrong

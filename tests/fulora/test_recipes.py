@@ -25,7 +25,7 @@ STUDIES = ("paper", "repo", "fixed")
 def test_a_study_has_the_rows_and_image_counts_of_the_published_tables(name: str) -> None:
     experiment = RECIPES[name]()
     assert experiment.recipe == name
-    assert all("needed by the recipe" in text for text in experiment.faults()), "only the data is missing"
+    assert all("needed by the recipe" in text for text in experiment.validate()), "only the data is missing"
     table1 = published_table1()
     assert {(row["regime"], row["model"]) for row in table1} == set(
         product(experiment.grid.regimes, experiment.grid.models)
@@ -98,5 +98,5 @@ def test_a_best_epoch_needs_images_to_choose_it_on(tmp_path: Path) -> None:
     from dataclasses import replace
 
     fixed = RECIPES["fixed"]()
-    (text,) = replace(fixed, grid=replace(fixed.grid, num_validation=0), spanish=tmp_path, african=tmp_path).faults()
+    (text,) = replace(fixed, grid=replace(fixed.grid, num_validation=0), spanish=tmp_path, african=tmp_path).validate()
     assert text.startswith("grid.keep")

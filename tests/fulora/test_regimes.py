@@ -149,11 +149,11 @@ def test_bad_regime_sizes_and_catalog() -> None:
     with pytest.raises(InputError, match=r"ES, ES.DA, HB, HB.DA, AF, ES.AF"):
         select_training_set("XX", CATALOG, SIZES, seed=0)
     bad = RegimeSizes(num_spanish=0, num_spanish_hybrid=7, num_synthetic=-5)
-    assert len(bad.faults()) == 3
+    assert len(bad.validate()) == 3
     with pytest.raises(InputError) as caught:
         select_training_set("ES", CATALOG, bad, seed=0)
     assert len(caught.value.faults) == 3
-    assert RegimeSizes().faults() == []
+    assert RegimeSizes().validate() == []
     with pytest.raises(InputError, match="twice"):
         select_training_set("ES", [*CATALOG, CATALOG[0]], SIZES, seed=0)
 
@@ -205,7 +205,7 @@ def test_another_regime_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     both = Regime(name="AF+SYN", spanish="none", african=True, synthetic=True, augment=True)
     monkeypatch.setitem(REGIMES, both.name, both)
     grid = Grid(models=("ResNet18",), regimes=("AF+SYN",), table2_regimes=())
-    assert grid.faults() == []
+    assert grid.validate() == []
     assert [(regime, config.augment) for regime, _, config in grid.trials()] == [("AF+SYN", True)]
     chosen = select_training_set("AF+SYN", [*make("african", 4), *make("synthetic", 30)], SIZES, seed=0)
     assert (chosen.num_es, chosen.num_af, chosen.num_synthetic) == (0, 20, 100)

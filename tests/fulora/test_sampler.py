@@ -146,14 +146,14 @@ def test_the_plan_has_every_plane_and_sampler_and_grows_without_changing(small_b
 
 def test_faults_of_the_sampling_are_reported_together(small_base: Path) -> None:
     config = SamplingConfig(samplers=("euler", "ddim"), num_steps=0, guidance=-1.0, batch_size=0)
-    text = "\n".join(config.faults())
+    text = "\n".join(config.validate())
     for field in ("samplers: 'ddim'", "num_steps", "guidance", "batch_size"):
         assert field in text
     with pytest.raises(InputError, match="euler, unipc"):
         make(small_base, None, config)
     with pytest.raises(InputError, match="resolution_px"):
         Sampler(base=str(small_base), adapter=None, config=CONFIG, resolution_px=30, device="cpu")
-    assert SamplingConfig().faults() == []
+    assert SamplingConfig().validate() == []
 
 
 def test_half_precision_draws_nearly_the_same_image(small_base: Path, adapter: Path) -> None:

@@ -141,13 +141,24 @@ def test_resampled_scores_equal_those_of_repeated_images() -> None:
             assert found[name][row] == pytest.approx(value), name
 
 
-def test_a_plane_that_a_resample_lacks_is_left_out_of_its_auc() -> None:
+def test_a_plane_that_a_resample_lacks_is_left_out_of_its_averages() -> None:
+    """It says nothing of that plane: all scores are those of the images that are left."""
     probabilities, labels, _ = predictions(40)
-    weights = (labels != 2).astype(float)[None]
     kept = labels != 2
-    alone = Resamples(patient=np.arange(40), times=weights)
-    found = measure(probabilities, labels, alone).resampled["auc"]
-    assert found == pytest.approx(auc_from_scores(probabilities[kept], labels[kept]))
+    alone = Resamples(patient=np.arange(40), times=kept.astype(float)[None])
+    found = measure(probabilities, labels, alone).resampled
+    for name, value in score(probabilities[kept], labels[kept]).items():
+        assert found[name] == pytest.approx(value), name
+
+
+def test_a_perfect_classifier_has_an_interval_of_no_width_though_resamples_lack_planes() -> None:
+    labels = np.array([1, 2, 3, 4, 1, 2])
+    resamples = draw_resamples([str(i) for i in range(6)], seed=0)
+    drawn = resamples.times > 0
+    assert not (drawn[:, [1, 5]].any(1) & drawn[:, 2] & drawn[:, 3]).all(), "some resamples lack a plane"
+    found = measure(np.eye(5)[labels], labels, resamples)
+    assert all(found.interval(name) == (100, 100) for name in METRICS)
+    assert np.isnan(scores_from_confusion(np.zeros((5, 5)))["recall"])
 
 
 def test_one_patient_has_no_interval() -> None:

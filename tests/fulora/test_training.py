@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import multiprocessing
-import shutil
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +12,7 @@ from fulora.classify.augment import AugmentConfig, augment_batch
 from fulora.classify.batches import split_batches, to_input
 from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import MODELS, new_model
-from fulora.classify.training import TrainedClassifier, predict, train_classifier
+from fulora.classify.training import predict, train_classifier
 from fulora.errors import InputError
 
 torch.set_num_threads(1)
@@ -108,8 +102,8 @@ def test_non_finite_loss_names_its_step() -> None:
 
 def test_all_faults_at_once() -> None:
     bad = config(model="LeNet", epochs=0, learning_rate=-1.0, augmentation=AugmentConfig(horizontal_flip=2.0))
-    assert [fault.split(":")[0] for fault in bad.faults()] == ["model", "epochs", "learning_rate", "horizontal_flip"]
-    assert config().faults() == []
+    assert [fault.split(":")[0] for fault in bad.validate()] == ["model", "epochs", "learning_rate", "horizontal_flip"]
+    assert config().validate() == []
     pixels, labels = shapes(10, 0)
     with pytest.raises(InputError, match="must be uint8"):
         train_classifier(pixels=pixels[:, :32], labels=labels, config=config(), seed=0)
@@ -168,7 +162,7 @@ def test_the_best_epoch_on_the_validation_images_is_kept() -> None:
     assert np.array_equal(*probabilities), "the weights are those of that epoch"
     with pytest.raises(InputError, match="needs validation images"):
         train_classifier(pixels=pixels, labels=labels, config=settings, seed=0, device="cpu")
-    assert "refit_batchnorm" in "".join(config(keep="best", refit_batchnorm=True).faults())
+    assert "refit_batchnorm" in "".join(config(keep="best", refit_batchnorm=True).validate())
 
 
 def test_the_refit_is_torchs_plain_average() -> None:
@@ -209,119 +203,6 @@ def test_crops_lie_in_the_image_and_keep_the_area_that_was_asked_for() -> None:
     assert out[:, 2].abs().max() < 1e-5, "nothing from outside the image"
     whole = augment_batch(batch, AugmentConfig(least_crop=1.0), torch.Generator().manual_seed(1))
     assert torch.equal(whole, augment_batch(batch, AugmentConfig(), torch.Generator().manual_seed(1)))
-
-
-RESUMED = config(epochs=3, augment=True, refit_batchnorm=True)
-
-
-def trained_on(settings: ClassifierConfig, checkpoint: Path | None, *, stop_after: int = 0, seed: int = 0):
-    """Train on a few shapes; `stop_after` raises at the end of that epoch."""
-    torch.set_num_threads(1)
-
-    def on_epoch(row: dict[str, float]) -> None:
-        if row["epoch"] == stop_after:
-            raise KeyboardInterrupt
-
-    return train_classifier(
-        pixels=shapes(26, 0)[0], labels=shapes(26, 0)[1], config=settings, seed=seed, device="cpu",
-        on_epoch=on_epoch, validation=shapes(10, 1), checkpoint=checkpoint, checkpoint_seconds=0,
-    )  # fmt: skip
-
-
-def assert_same(one: TrainedClassifier, other: TrainedClassifier) -> None:
-    """Weights to the bit, epoch and history, its times aside."""
-    first, second = one.model.state_dict(), other.model.state_dict()
-    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-    timeless = [
-        [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in run.history]
-        for run in (one, other)
-    ]
-    assert timeless[0] == timeless[1] and one.epoch == other.epoch
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        RESUMED,
-        replace(RESUMED, optimizer="sgd", learning_rate=1e-2),
-        replace(RESUMED, optimizer="sgd", momentum=0.0),
-        # So high a rate that an early epoch is the best, and its weights must survive.
-        replace(RESUMED, model="ResNet18", learning_rate=3e-2, keep="best", refit_batchnorm=False),
-    ],
-    ids=["adamw", "sgd", "no momentum", "best epoch"],
-)
-def test_stopped_after_an_epoch_it_goes_on_exactly(settings: ClassifierConfig, tmp_path: Path) -> None:
-    whole = trained_on(settings, None)
-    with pytest.raises(KeyboardInterrupt):
-        trained_on(settings, tmp_path / "kept", stop_after=2)
-    resumed = trained_on(settings, tmp_path / "kept")
-    assert (whole.resumed_from, resumed.resumed_from) == (0, 2)
-    assert_same(whole, resumed)
-    images = shapes(10, 1)[0]
-    assert np.array_equal(predict(whole.model, images, device="cpu"), predict(resumed.model, images, device="cpu"))
-
-
-def train_slowly(folder: Path) -> None:
-    trained_on(RESUMED, folder)
-
-
-def test_killed_it_goes_on_from_its_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL as soon as the second epoch is on the disk, in a process of its own."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # where the process finds this module
-    process = multiprocessing.get_context("spawn").Process(target=train_slowly, args=(tmp_path / "kept",))
-    process.start()
-    deadline = time.monotonic() + 100
-    while process.is_alive() and not list(tmp_path.glob("kept/step-000000002.*")) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.kill()
-    process.join()
-    assert process.exitcode == -9, "it was killed, and had neither failed nor finished"
-    resumed = trained_on(RESUMED, tmp_path / "kept")
-    assert resumed.resumed_from == 2
-    assert_same(trained_on(RESUMED, None), resumed)
-
-
-def test_damaged_or_foreign_checkpoint_starts_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder, short = tmp_path / "kept", config(epochs=2)
-    whole = trained_on(short, None)
-
-    def left_over(settings: ClassifierConfig, seed: int = 0) -> list[Path]:
-        with pytest.raises(KeyboardInterrupt):
-            trained_on(settings, folder, stop_after=1, seed=seed)
-        return list(folder.glob("step-*.safetensors"))
-
-    for settings, seed in ((replace(short, learning_rate=2e-3), 0), (short, 1)):
-        left_over(settings, seed)
-        with caplog.at_level(logging.WARNING):
-            again = trained_on(short, folder)
-        assert again.resumed_from == 0 and "of another training" in caplog.text
-        assert_same(whole, again)
-        caplog.clear()
-    shutil.rmtree(folder)
-    (file,) = left_over(short)
-    content = bytearray(file.read_bytes())
-    content[-9] ^= 4  # one bit of the numbers: still a readable file
-    file.write_bytes(content)
-    with caplog.at_level(logging.WARNING):
-        again = trained_on(short, folder)
-    assert again.resumed_from == 0 and "damaged" in caplog.text
-    assert_same(whole, again)
-
-
-def test_checkpoints_are_plain_and_take_a_small_share_of_the_time(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        trained_on(config(), tmp_path / "kept", stop_after=1)
-    (file,) = (tmp_path / "kept").iterdir()
-    content = file.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert "model/conv_stem.weight" in header and file.suffix == ".safetensors"
-    # Epochs shorter than the least time between two checkpoints leave none.
-    pixels, labels = shapes(10, 0)
-    train_classifier(
-        pixels=pixels, labels=labels, config=config(), seed=0, device="cpu", checkpoint=tmp_path / "none",
-        checkpoint_seconds=100,
-    )  # fmt: skip
-    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -57,7 +57,7 @@ def work(step: Step, place: Place, report: Report) -> dict[str, Any]:
     if config.raises:
         raise ValueError(config.raises)
     above = [place.folder_of(need) / "names.txt" for need in step.all_needs]
-    names = {line for file in above for line in file.read_text().split()} | {config.name}
+    names = {line for file in above for line in file.read_text().splitlines()} | {config.name}
     (place.out / "names.txt").write_text("\n".join(sorted(names)) + "\n")
     content = json.loads(entry.read_text()) | {"ended": time.time()}
     entry.write_text(json.dumps(content | {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}))
@@ -118,6 +118,9 @@ class Notes:
         """Keep the name."""
         self.events.append(("started", step.label))
 
+    def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
+        """Note nothing."""
+
     def progress(self, step: Step, fraction: float, note: str) -> None:
         """Keep the note."""
         self.events.append((f"{fraction:g} {note}", step.label))
@@ -164,4 +167,4 @@ class Bench:
     def names(self, step: Step) -> list[str]:
         """Return what a step wrote."""
         assert self.store.done(step) is not None
-        return (self.store.folder(step) / "names.txt").read_text().split()
+        return (self.store.folder(step) / "names.txt").read_text().splitlines()

@@ -45,7 +45,8 @@ frame.onload = () => {{
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_the_page_whole(fabricated_run: Callable[[Path], RunPaths], tmp_path: Path, width: int) -> None:
     """The page is put in a frame of the width: a headless window itself cannot be made as narrow as a phone."""
-    page = write_report(fabricated_run(tmp_path / "run")).read_text()
+    run = fabricated_run(tmp_path / "run")
+    page = write_report(run, run.root).read_text()
     frame = tmp_path / "frame.html"
     frame.write_text(_MEASURE.format(width=width, page=html.escape(page, quote=True)))
     profile = tmp_path / "profile"

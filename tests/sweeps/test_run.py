@@ -1,51 +1,22 @@
-"""The whole study in miniature, real at every stage: what it leaves, and that it goes on after being stopped."""
+"""The whole study in miniature, real at every stage: what it leaves."""
 
 import hashlib
 import json
-import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fulora.data.pixels import decode_square
-from fulora.experiment import Amounts, Experiment
-from sweeps import lora_sweep
-from sweeps.catalog import read_catalog
-from sweeps.console.progress import Quiet
-from sweeps.core.paths import RunPaths
+from fulora.data.pixels import decode_square, pixel_hash
+from fulora.experiment import Amounts
 from sweeps.core.tables import read_rows, write_table
-from sweeps.engine.options import ClusterOptions
-from sweeps.experiment import make_plan, run
-from sweeps.quality import measure_quality
-from sweeps.report import write_report
-from sweeps.trials import latest_success, read_attempts
+from sweeps.images.rows import ROWS_FILE, drawn_rows
+from sweeps.ranks.plan import lora_selection
+from sweeps.sources.catalog import read_catalog
+from sweeps.study import make_plan
 
-
-def go(experiment: Experiment, folder, **keys):
-    return run(experiment, RunPaths(folder), options=ClusterOptions(), progress=Quiet(), **keys)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, mini_flags, mini_experiment, local_ray) -> RunPaths:
-    """A finished run; tests read it, and those that change it work on a copy."""
-    folder = tmp_path_factory.mktemp("run") / "mini"
-    assert go(mini_experiment, folder) == []
-    return RunPaths(folder)
-
-
-@pytest.fixture
-def copied(finished, tmp_path) -> RunPaths:
-    """A finished run in a folder of its own, as after a move."""
-    return RunPaths(shutil.copytree(finished.root, tmp_path / "copy"))
+from .mini import go
 
 
 def test_a_run_leaves_the_files_of_the_contract(finished):
@@ -87,7 +58,7 @@ def test_every_finished_cell_predicts_every_test_image_once(finished):
 
 
 def test_how_many_synthetic_images_help_uses_the_cell_of_table_1_where_it_is_the_same(finished):
-    none, twenty = read_rows(finished.table("amounts"), "amounts")
+    none, twenty = read_rows(finished.table("data_scaling"), "data_scaling")
     assert [(r["kind"], r["num_es"], r["num_synthetic"]) for r in (none, twenty)] == [
         ("number", 20, 0),
         ("number", 20, 20),
@@ -133,108 +104,6 @@ def test_trials_say_what_ran_where_and_from_what(finished):
     assert all(r["config_rank"] is None for r in rows if r["stage"] == "grid")
 
 
-def test_running_again_does_nothing_and_gives_the_same_tables(finished, mini_experiment):
-    def state():
-        names = ("table1", "table2", "ranks", "embedding", "confusion")
-        images = {p.name: p.stat().st_mtime_ns for p in finished.synthetic.rglob("*.png")}
-        return {n: finished.table(n).read_bytes() for n in names}, len(read_attempts(finished)), images
-
-    before = state()
-    assert go(mini_experiment, finished.root) == []
-    assert state() == before
-
-
-@pytest.mark.slow
-def test_a_wider_study_runs_the_difference(copied, mini_experiment):
-    before = {a.trial_id for a in read_attempts(copied)}
-    lora = replace(mini_experiment.lora, ranks=(2, 3, 4))
-    wider = replace(
-        mini_experiment,
-        lora=lora,
-        sampling=replace(mini_experiment.sampling, images_per_plane=4),
-        grid=replace(mini_experiment.grid, models=("MobileNet v2", "ResNet18", "EfficientNet b0")),
-    )
-    images = {p.name: p.stat().st_mtime_ns for p in copied.synthetic.rglob("*.png")}
-    go(wider, copied.root)
-    new = [a for a in read_attempts(copied) if a.trial_id not in before]
-    assert [a.label for a in new if a.stage == "lora"] == ["rank 3"]
-    assert {a.config["model"] for a in new if a.stage == "grid" and a.config["regime"] == "ES"} == {"EfficientNet b0"}
-    after = {p.name: p.stat().st_mtime_ns for p in copied.synthetic.rglob("*.png")}
-    assert len(after) == 40 and {name: after[name] for name in images} == images
-    assert [r["rank"] for r in read_rows(copied.table("ranks"), "ranks")] == [2, 3, 4]
-
-
-def _spawn(flags, folder):
-    command = [sys.executable, "-c", "from sweeps.cli import main; main()", "run", "demo", *flags, "--out", str(folder)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # A shell starts what it puts in the background deaf to Ctrl-C, and so would be all that is started from there.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-
-
-def _wait_for(process, condition, seconds=150):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def test_a_run_stopped_twice_goes_on_and_gives_the_same_tables(
-    tmp_path, mini_flags, mini_experiment, finished, local_ray
-):
-    """From its adapters on: killed in the middle of sampling, Ctrl-C in the middle of the grid, then let finish."""
-    folder = shutil.copytree(finished.root, tmp_path / "stopped")
-    paths = RunPaths(folder)
-    shards, attempts = paths.parts / "shards", paths.attempts
-    for part in (shards, paths.parts / "predictions", paths.synthetic, paths.root / "samples", paths.tables):
-        shutil.rmtree(part)
-    for trial in (a for a in read_attempts(paths) if a.stage == "grid"):
-        paths.attempt(trial.trial_id, trial.attempt).unlink()
-    paths.predictions.unlink()
-
-    def images():
-        return {p.name: p.stat().st_mtime_ns for p in folder.glob("synthetic/*/*.png")}
-
-    process = _spawn(mini_flags, folder)
-    _wait_for(process, lambda: len(list(shards.glob("*.parquet"))) >= 3)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = images()
-    complete = {
-        row["file_name"].split("/")[1]
-        for part in shards.glob("synthetic-*.parquet")
-        for row in read_rows(part, "metadata")
-    }
-    process = _spawn(mini_flags, folder)
-    _wait_for(process, lambda: len(list(attempts.glob("*.json"))) >= 5)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "goes on with what is missing" in said
-    # A trial of a second may be done before its worker is stopped: then its row says so, rightly.
-    assert {a.status for a in read_attempts(paths)} <= {"SUCCEEDED", "CANCELLED"}
-    assert len(latest_success(paths)) < len(latest_success(finished)), "it was stopped before its end"
-    assert complete and {n: images()[n] for n in complete} == {n: done[n] for n in complete}
-    done = images()
-    succeeded = {a.trial_id for a in read_attempts(paths) if a.status == "SUCCEEDED"}
-    go(mini_experiment, folder)
-    for name in ("table1", "table2", "confusion", "embedding", "fidelity", "copies"):
-        assert read_rows(paths.table(name), name) == read_rows(finished.table(name), name)
-    assert paths.predictions.read_bytes() == finished.predictions.read_bytes()
-    assert images() == done, "no finished image is sampled again"
-    again = [a.trial_id for a in read_attempts(paths) if a.attempt > 1]
-    assert not succeeded & set(again)
-
-
-def test_a_run_that_was_moved_knows_its_images_where_they_are_now(copied, finished):
-    rows = read_rows(copied.catalog, "catalog")
-    assert rows and not any(Path(row["path"]).is_absolute() for row in rows), "phantoms lie in the run"
-    assert all(Path(r.path).is_file() and Path(r.path).is_relative_to(copied.root) for r in read_catalog(copied))
-    assert "cannot be read" not in write_report(copied).read_text()
-
-
 def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path, mini_experiment, copied):
     import torch
     from safetensors.torch import save_file
@@ -243,7 +112,7 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path, mini_experiment, 
     weights.mkdir()
     save_file({"not.a.key": torch.zeros(3)}, weights / "resnet18.tv_in1k.safetensors")
     grid = replace(mini_experiment.grid, regimes=("ES",), table2_regimes=(), pretrained="local", weights=weights)
-    failed = go(replace(mini_experiment, grid=grid, amounts=Amounts()), copied.root, until="grid")
+    failed = go(replace(mini_experiment, grid=grid, amounts=Amounts()), copied, until="grid")
     assert [(a.label, a.status) for a in failed] == [("ES, ResNet18", "FAILED")]
     assert "resnet18" in failed[0].error_message.lower()
     rows = {r["model"]: r for r in read_rows(copied.table("table1"), "table1")}
@@ -277,34 +146,25 @@ def test_every_set_of_images_is_scored_at_one_size_beside_real_images(finished):
 
 def test_a_copy_among_the_synthetic_images_is_found(copied, mini_experiment):
     """A training image is put in the place of a synthetic one, as a model would that learned it by heart."""
-    records = read_catalog(copied)
-    stolen = lora_sweep.lora_images(mini_experiment, records)[0][0]
-    file = copied.synthetic / "metadata.parquet"
-    rows = read_rows(file, "metadata")
+    plan = make_plan(mini_experiment, read_catalog(copied.root, copied.root))
+    stolen = lora_selection(mini_experiment, plan.records).roles["train"][0]
+    shard, store = plan.chosen.steps[0], copied.store
+    rows, folder = drawn_rows(store.folder(shard)), store.folder(shard)
     pixels = decode_square([stolen.path], resolution_px=32, workers=1)[0]
-    Image.fromarray(pixels).save(copied.synthetic / rows[0]["file_name"])
-    rows[0]["sha256"] = "0" * 64
-    write_table(file, "metadata", rows)
-    measure_quality(mini_experiment, make_plan(mini_experiment, records).images, records, copied)
-    found = read_rows(file, "metadata")
-    assert found[0]["nearest_pixels"] == stolen.image_id and found[0]["closer_than_real"]
-    assert found[0]["distance_pixels"] < 0.2 < found[1]["distance_pixels"]
+    file = folder / rows[0]["file_name"]
+    Image.fromarray(pixels).save(file)
+    rows[0] |= {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "pixel_hash": pixel_hash(pixels)}
+    write_table(folder / ROWS_FILE, "metadata", rows)
+    store.keep(shard, folder)
+    quality = next(step for step in plan.summaries("sample", lambda step: True) if step.kind.name == "quality")
+    for step in (plan.features[plan.chosen.label], quality):
+        store.discard(step)
+    (copied.synthetic / "metadata.parquet").unlink()
+    assert go(mini_experiment, copied, until="sample") == []
+    found = {row["image_id"]: row for row in read_rows(copied.synthetic / "metadata.parquet", "metadata")}
+    copy, other = (found[row["image_id"]] for row in rows)
+    assert copy["nearest_pixels"] == stolen.image_id and copy["closer_than_real"]
+    assert copy["distance_pixels"] < 0.2 < other["distance_pixels"]
     worst = read_rows(copied.table("worst_copies"), "worst_copies")
-    assert worst[0]["image_id"] == rows[0]["image_id"] and worst[0]["ratio"] < 1
+    assert worst[0]["image_id"] == copy["image_id"] and worst[0]["ratio"] < 1
     assert worst == sorted(worst, key=lambda row: row["ratio"])
-
-
-@pytest.mark.slow
-def test_the_rank_can_be_chosen_by_a_score_and_the_notes_say_which_and_why(copied, mini_experiment, local_ray):
-    chosen = replace(mini_experiment, choose_rank="kid", sampling=replace(mini_experiment.sampling, rank=128))
-    for _ in range(2):  # the second time nothing is sampled
-        before = {file: file.stat().st_mtime_ns for file in (copied.parts / "shards").iterdir()}
-        assert go(chosen, copied.root, until="sample") == []
-    assert {file: file.stat().st_mtime_ns for file in (copied.parts / "shards").iterdir()} == before
-    (note,) = [r["note"] for r in read_rows(copied.table("notes"), "notes") if "is sampled:" in r["note"]]
-    best = json.loads((copied.parts / "rank.json").read_text())["rank"]
-    assert best in (2, 4) and note.startswith(f"rank {best} is sampled: the least KID") and "10 images each" in note
-    numbers = [float(text) for text in re.findall(r"-?\d\.\d{4}", note)]
-    assert len(numbers) == 2 and numbers[0] == min(numbers), "the chosen rank's comes first"
-    assert {row["rank"] for row in read_rows(copied.synthetic / "metadata.parquet", "metadata")} == {best}
-    assert [r["rank"] for r in read_rows(copied.table("ranks"), "ranks") if r["chosen"]] == [best]

@@ -115,9 +115,9 @@ def test_without_images_to_hold_out_there_is_nothing_to_compare_by(experiment: E
 
 def test_the_verb_lora_alone_can_search_and_faults_are_named_at_once() -> None:
     launch = parse_launch(["demo", "--search", "optuna", "--space.num-trials", "0", "--space.ranks"], "lora")
-    text = "\n".join(launch.space.faults())
+    text = "\n".join(launch.space.validate())
     assert "space.num_trials: 0" in text and "space.ranks" in text
-    assert "space.learning_rate" in "\n".join(replace(SPACE, learning_rate=(1.0, 0.1)).faults())
-    assert LoraSearch().faults() == []
+    assert "space.learning_rate" in "\n".join(replace(SPACE, learning_rate=(1.0, 0.1)).validate())
+    assert LoraSearch().validate() == []
     with pytest.raises(SystemExit):
         parse_launch(["demo", "--search", "optuna"], "run")

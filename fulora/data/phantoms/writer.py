@@ -52,7 +52,7 @@ class PhantomConfig:
     images_per_patient: int = 4
     """Images of a Spanish-like patient, over two planes."""
 
-    def faults(self) -> list[str]:
+    def validate(self) -> list[str]:
         """Return all faults, none where the configuration can be used."""
         found = []
         for name in ("num_spanish", "num_african_train", "num_african_test"):
@@ -69,7 +69,7 @@ def write_phantoms(folder: Path, config: PhantomConfig, *, seed: int) -> None:
 
     Raises InputError for an invalid configuration, and for a directory that holds other files or cannot be written.
     """
-    raise_if_any(config.faults())
+    raise_if_any(config.validate())
     folder = Path(folder)
     record = {"config": asdict(config), "seed": seed, "look_version": LOOK_VERSION}
     if _is_complete(folder, record):

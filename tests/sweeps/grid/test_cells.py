@@ -54,8 +54,8 @@ def test_numbers_keep_the_real_images_and_shares_keep_the_total() -> None:
         ("number", 40, 0), ("number", 40, 40), ("number", 40, 80),
         ("share", 40, 0), ("share", 30, 10), ("share", 20, 20), ("share", 0, 40),
     ]  # fmt: skip
-    assert amounts.faults() == [] and Amounts().cells(SIZES) == []
-    assert [text.split(":")[0] for text in Amounts(numbers=(5, 5), shares=(0.5,), total=7).faults()] == [
+    assert amounts.validate() == [] and Amounts().cells(SIZES) == []
+    assert [text.split(":")[0] for text in Amounts(numbers=(5, 5), shares=(0.5,), total=7).validate()] == [
         "amounts.numbers", "amounts.total",
     ]  # fmt: skip
 

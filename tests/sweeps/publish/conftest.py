@@ -50,9 +50,8 @@ def run(tmp_path) -> RunPaths:
     paths = RunPaths(tmp_path / "run")
     experiment = {"sampling": {"rank": 8, "num_steps": 20, "guidance": 2.5}, "spanish": None}
     write_json(paths.plan, {"recipe": "demo", "seed": 0, "experiment": experiment, "trials": [], "images": []})
-    for rank in (4, 8):
-        write_adapter(paths, rank)
+    steps = {rank: write_adapter(paths, rank) for rank in (4, 8)}
     none = {name: None for name in SCHEMAS["ranks"]}
-    row = {"rank": 8, "base": "tiny (bundled, sha256 01234567)", "trial_id": f"{8:012x}"}
+    row = {"rank": 8, "base": "tiny (bundled, sha256 01234567)", "trial_id": steps[8].key, "chosen": True}
     write_table(paths.table("ranks"), "ranks", [none | row])
     return paths

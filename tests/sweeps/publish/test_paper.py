@@ -16,10 +16,10 @@ from fulora.experiment import Experiment
 from fulora.recipes import demo, paper
 from sweeps.cli import main
 from sweeps.core.files import write_json
+from sweeps.core.hashing import to_jsonable
 from sweeps.core.paths import RunPaths
 from sweeps.core.tables import METRICS, SCHEMAS, read_rows, write_table
 from sweeps.publish.paper import published_rows, write_published
-from sweeps.trials import plain
 
 KEPT = Path(__file__).parents[3] / "results" / "paper"
 COUNTS = ("num_es", "num_af", "num_synthetic")
@@ -36,7 +36,7 @@ def call(capsys, *words) -> tuple[int, str, str]:
 def a_run(root: Path, experiment: Experiment, *, off: float = 0.0, **changes: Any) -> RunPaths:
     """Return a run whose scores are the paper's and `off` points more, with intervals of 5 points to both sides."""
     paths = RunPaths(root)
-    write_json(paths.plan, {"recipe": experiment.recipe, "seed": 0, "experiment": plain(experiment)})
+    write_json(paths.plan, {"recipe": experiment.recipe, "seed": 0, "experiment": to_jsonable(experiment)})
     for name, published in (("table1", published_table1()), ("table2", published_table2())):
         rows = []
         for theirs in published:
@@ -169,7 +169,7 @@ def test_a_run_moved_elsewhere_gives_the_same(capsys, tmp_path) -> None:
 
 def test_what_is_no_run_or_has_no_tables_is_refused_in_words(capsys, tmp_path) -> None:
     code, out, err = call(capsys, "compare", tmp_path / "nothing")
-    assert (code, out) == (2, "") and "is no run: it has no plan.json" in err
+    assert (code, out) == (2, "") and "is not a run: it has no plan.json" in err
     write_json(tmp_path / "begun" / "plan.json", {"recipe": "demo"})
     code, out, err = call(capsys, "compare", tmp_path / "begun")
     assert (code, out) == (2, "") and "has no tables to compare yet" in err

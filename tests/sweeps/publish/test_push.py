@@ -12,6 +12,7 @@ import pytest
 from fulora.errors import InputError
 from sweeps.core.files import write_json
 from sweeps.core.paths import RunPaths
+from sweeps.core.tables import read_rows, write_table
 from sweeps.publish.upload import plan_upload
 
 from .adapters import FILES, TO, call
@@ -179,9 +180,11 @@ def test_a_rank_chosen_by_a_score_is_the_one_uploaded(run: RunPaths) -> None:
     plan = json.loads(run.plan.read_text())
     plan["experiment"] |= {"choose_rank": "kid", "sampling": {"rank": 4}}
     write_json(run.plan, plan)
+    ranks = read_rows(run.table("ranks"), "ranks")
+    run.table("ranks").unlink()
     with pytest.raises(InputError, match=r"chosen by kid[\s\S]*sweeps sample"):
         plan_upload(run, to=TO)
-    write_json(run.rank, {"key": "x", "rank": 8, "why": "y"})
+    write_table(run.table("ranks"), "ranks", ranks)
     assert plan_upload(run, to=TO).rank == 8
     assert plan_upload(run, to=TO, rank=4).rank == 4
     plan["experiment"]["choose_rank"] = "given"

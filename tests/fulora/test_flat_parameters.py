@@ -8,7 +8,7 @@ import bitsandbytes
 import pytest
 import torch
 
-from fulora.diffusion.flat import BLOCK, check_views, flatten
+from fulora.diffusion.flat_parameters import BLOCK, check_views, flatten
 
 SHAPES = ((128, 96), (3, 5, 1, 1), (320, 7), (1,), (64, 64))
 ADAM8 = {"min_8bit_size": 0}

@@ -17,7 +17,7 @@ def size_words(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
-def check_room(folder: Path, num_bytes: int, *, purpose: str) -> None:
+def check_disk_space(folder: Path, num_bytes: int, *, purpose: str) -> None:
     """Raise InputError where the disk of `folder` has less than `num_bytes` free; `purpose` says what they are for."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:

@@ -1,0 +1,72 @@
+"""How many replicates a difference of so many points needs.
+
+In: a difference, how far trainings and patients differ. Out: power, and the fewest replicates with enough of it.
+Source: the noncentral t distribution, with the variance and Satterthwaite's degrees of freedom of
+`fulora.evaluate.inference`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fulora.errors import InputError, fault
+from fulora.evaluate.inference import LEVEL, SPREAD_ASSUMED
+
+MOST_REPLICATES = 1000
+"""More replicates than this are not looked for."""
+
+
+def power(points: float, *, num_replicates: int, spread: float, error_patients: float, num_patients: int) -> float:
+    """Return the chance that a difference of `points` is significant, 0 to 1, with so many replicates.
+
+    `spread`: standard deviation of the difference between replicates, in points. `error_patients`: its standard error
+    from the choice of `num_patients` test patients, which no number of replicates lowers. One replicate has power 0.
+    Raises InputError for numbers out of range.
+    """
+    from scipy import stats
+
+    for name, value, least in (
+        ("points", points, 0.0),
+        ("spread", spread, 0.0),
+        ("error_patients", error_patients, 0.0),
+    ):
+        if not np.isfinite(value) or value < least:
+            raise InputError(fault(name, value, f"must be a number of points, at least {least:g}", "Give its size."))
+    if num_patients < 2:
+        raise InputError(fault("num_patients", num_patients, "must be at least 2", "Give the test set's patients."))
+    if num_replicates < 2:
+        return 0.0
+    trained = spread**2 / num_replicates
+    variance = error_patients**2 + trained
+    if variance == 0:
+        return float(points > 0)
+    parts = error_patients**4 / (num_patients - 1) + trained**2 / (num_replicates - 1)
+    freedom, shift = variance**2 / parts, points / np.sqrt(variance)
+    far = stats.t.isf(LEVEL / 2, freedom)
+    return float(np.nan_to_num(stats.nct.sf(far, freedom, shift), nan=1.0) + stats.nct.cdf(-far, freedom, shift))
+
+
+def replicates_needed(
+    points: float,
+    *,
+    error_patients: float,
+    num_patients: int,
+    spread: float = SPREAD_ASSUMED,
+    wanted: float = 0.8,
+) -> int | None:
+    """Return the fewest replicates with which a difference of `points` is significant with a chance of `wanted`.
+
+    None where no number suffices: the test patients are too few for a difference as small. Arguments as of `power`;
+    `spread` is assumed (`inference.SPREAD_ASSUMED`) where a study has one training and knows nothing of it.
+    """
+    enough, known = 2, {"spread": spread, "error_patients": error_patients, "num_patients": num_patients}
+    while power(points, num_replicates=enough, **known) < wanted:  # type: ignore[arg-type]
+        enough *= 2
+        if enough > MOST_REPLICATES:
+            return None
+    fewest = enough // 2
+    while enough - fewest > 1:
+        middle = (enough + fewest) // 2
+        sufficient = power(points, num_replicates=middle, **known) >= wanted  # type: ignore[arg-type]
+        enough, fewest = (middle, fewest) if sufficient else (enough, middle)
+    return enough
