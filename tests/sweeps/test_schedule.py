@@ -42,7 +42,9 @@ def test_only_what_is_wanted_is_taken_and_the_rest_keeps_its_place() -> None:
     schedule = Schedule([a, b, c])
     on_cpu = [schedule.take(lambda s: s.kind.runs_on == "cpu") for _ in range(2)]
     assert on_cpu == [b, None]
-    assert schedule.peek(lambda s: s != a) == c and schedule.take() == a and schedule.take() == c
+    assert schedule.peek(lambda s: s != a) is None, "c passed a, which is of its kind and before it"
+    assert schedule.peek() == a and schedule.num_ahead(c, lambda s: True) == 1
+    assert schedule.take() == a and schedule.take() == c
     assert schedule.take() is None and not schedule.finished and schedule.in_state("running") == [a, b, c]
 
 
