@@ -24,9 +24,10 @@ from sweeps.engine.shards import Wave
 _SECONDS_BETWEEN_MAIL = 0.3
 _SECONDS_BETWEEN_LOOKS = 5.0
 _ANSWER_SECONDS = 30.0
-_SECONDS_PER_ACTOR = 300.0
-"""Work, by the steps' own estimate, for each actor of a wave that is smaller than the cluster: a later wave takes more
-room, once there is. An actor loads a model first, so waves must not be short."""
+_WAVE_SECONDS = 600.0
+"""Work for each GPU that a wave takes at once, by its shards' costs: what becomes ready meanwhile waits for its end."""
+_SHARDS_PER_ACTOR = 4
+"""Shards for each GPU that a wave takes at least."""
 
 
 class Deal(NamedTuple):
@@ -135,35 +136,44 @@ class Dealer:
         if step.kind.is_shard or self._is_being_measured(step):
             return False
         path, request = self.execution.schedule.path(step), self._request(step)
-        kept = [w.claim for w in self.waves if w.path >= path and w.request.lane == request.lane]
+        schedule = self.execution.schedule
+        kept = [w.claim for w in self.waves if schedule.path(w.first) >= path and w.lane == request.lane]
         return self.room.fits(request, kept=sum(kept))
 
     def _start_wave(self) -> None:
-        """Start a wave of the ready shards, with an actor for each GPU that is not for trials before them."""
+        """Start a wave of the ready shards; have those under way grow into the room that trials before them left."""
+        for wave in self.waves:
+            others = sum(other.claim for other in self.waves if other is not wave and other.lane == wave.lane)
+            wave.num_actors = max(wave.num_actors, self._num_actors(wave.first, wave.request, others))
         first = self.execution.peek(_is_shard)
         if first is None:
             return
-        request, schedule = self._request(first), self.execution.schedule
-        trials = schedule.num_ahead(first, lambda s: not s.kind.is_shard and self._request(s).lane == request.lane)
-        before = [s for s in schedule.in_state("running") if not s.kind.is_shard]
-        path = schedule.path(first)
-        amounts = [self._request(s).amount for s in before if self._request(s).lane == request.lane]
-        paths = [schedule.path(s) for s in before if self._request(s).lane == request.lane]
-        taken = sum(amount for amount, other in zip(amounts, paths) if other > path) + trials * request.amount
-        taken += sum(wave.claim for wave in self.waves if wave.request.lane == request.lane)
-        most = int(self.room.capacity[request.lane] / request.amount + 1e-6)
-        num_actors = min(most, int((self.room.capacity[request.lane] - taken) / request.amount + 1e-6))
+        request = self._request(first)
+        others = sum(wave.claim for wave in self.waves if wave.lane == request.lane)
+        num_actors = self._num_actors(first, request, others)
         if num_actors < 1:
             return
-        left = float("inf") if num_actors == most else _SECONDS_PER_ACTOR * num_actors
+        most = int(self.room.capacity[request.lane] / request.amount + 1e-6)
+        limit = most * max(_SHARDS_PER_ACTOR, int(_WAVE_SECONDS / max(first.cost, 1e-3)))
         shards: list[tuple[Step, int]] = []
-        while left > 0 and (taken_step := self.execution.take(_is_shard)):
-            shards.append(taken_step)
-            left -= taken_step[0].cost
-        num_actors = min(num_actors, len(shards))
+        while len(shards) < limit and (taken := self.execution.take(_is_shard)):
+            shards.append(taken)
         self.waves.append(
-            Wave(shards, request, num_actors, execution=self.execution, job=self.job, answered=self.answered)
+            Wave(shards, request, num_actors, most, execution=self.execution, job=self.job, answered=self.answered)
         )
+
+    def _num_actors(self, shard: Step, request: Request, others: float) -> int:
+        """Return for how many actors there is room beside trials that come before a shard, and beside other waves."""
+        schedule = self.execution.schedule
+        path = schedule.path(shard)
+
+        def before(step: Step) -> bool:
+            return not step.kind.is_shard and self._request(step).lane == request.lane
+
+        running = [step for step in schedule.in_state("running") if before(step) and schedule.path(step) > path]
+        taken = sum(self._request(step).amount for step in running) + others
+        taken += schedule.num_ahead(shard, before) * request.amount
+        return int((self.room.capacity[request.lane] - taken) / request.amount + 1e-6)
 
     def _is_being_measured(self, step: Step) -> bool:
         """Return whether a kind's memory has to be known first; starts measuring it where so."""

@@ -19,7 +19,7 @@ from sweeps.core.execution import Execution
 from sweeps.core.step import Step
 from sweeps.engine.job import Job, read_answer
 from sweeps.engine.resources import prepare_worker
-from sweeps.engine.room import Request
+from sweeps.engine.room import Lane, Request
 
 _SILENT_SECONDS = 5.0
 _DIED = "its process ended: killed, out of memory, or its node was lost"
@@ -48,21 +48,35 @@ class Wave:
         shards: Sequence[tuple[Step, int]],
         request: Request,
         num_actors: int,
+        most_actors: int,
         *,
         execution: Execution,
         job: Job,
         answered: Callable[[str], None],
     ) -> None:
-        """Take the shards with the numbers of their attempts. `answered` is called with the key of each."""
-        self.request, self.num_actors = request, num_actors
-        self.path = max(execution.schedule.path(step) for step, _ in shards)
+        """Take the shards, first things first, with the numbers of their attempts.
+
+        `num_actors` start at once, up to `most_actors` as there is room. `answered` is called with the key of each.
+        """
+        self.request, self.num_actors, self._most_actors = request, num_actors, min(most_actors, len(shards))
         self.actors: set[Any] = set()
         """Ids of the actors that began a shard."""
         self._heard_at = time.monotonic()
         self._left = {step.key: (step, number) for step, number in shards}
+        self._last = shards[-1]
         self._execution, self._job, self._answered = execution, job, answered
         self._thread = threading.Thread(target=self._run, daemon=True, name="shards")
         self._thread.start()
+
+    @property
+    def lane(self) -> Lane:
+        """What the number of its actors is limited by."""
+        return self.request.lane
+
+    @property
+    def first(self) -> Step:
+        """The first of its shards by the schedule that is not answered, or the last of all."""
+        return (list(self._left.values()) or [self._last])[0][0]
 
     @property
     def claim(self) -> float:
@@ -116,7 +130,7 @@ class Wave:
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it sets its level when it is imported
         rows = [pa.table({"key": [key], "number": [number]}) for key, (_, number) in self._left.items()]
-        request, size = self.request, self.num_actors
+        request, most = self.request, self._most_actors
         return (
             ray.data.from_blocks(rows)
             .map_batches(
@@ -127,7 +141,10 @@ class Wave:
                 num_cpus=request.cpu,
                 num_gpus=request.gpu or None,
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=1, max_size=size, initial_size=size, max_tasks_in_flight_per_actor=1
+                    min_size=1,
+                    max_size=most,
+                    initial_size=min(self.num_actors, most),
+                    max_tasks_in_flight_per_actor=2,  # a pool all of whose actors have one to wait grows
                 ),
             )
             .iter_rows()
