@@ -81,6 +81,8 @@ def draw_elsewhere(
         if experiment.choose_rank != "given":
             few = replace(experiment.sampling, images_per_plane=experiment.compare_per_plane)
             small = with_chosen_rank(session, make_plan(replace(experiment, sampling=few), records))
+            if small.choice is None or not session.is_done(small.choice):
+                raise DrawingFailed(f"the rank could not be chosen: {session.failed[0].error_message}")
             rank = small.experiment.sampling.rank
             experiment = replace(experiment, sampling=replace(experiment.sampling, rank=rank))
         plan = make_plan(experiment, records, with_grid=False)

@@ -63,18 +63,22 @@ def run(
         session.needs_gpu = needs_gpu(experiment)
         records = sources(session, experiment)
         plan = make_plan(experiment, records)
-        if STAGES.index(until) >= STAGES.index("sample"):
-            plan = with_chosen_rank(session, plan)
+        choice = [plan.choice] if plan.choice and STAGES.index(until) >= STAGES.index("sample") else []
         summaries: list[Step] = []
         try:
             session.write(plan.selections)
             save_plan(plan, paths)
+            if choice:
+                plan = with_chosen_rank(session, plan)
+                until = until if session.is_done(choice[0]) else "lora"  # no images of a rank that nothing chose
+                session.write(plan.selections)
+                save_plan(plan, paths)
             session.do(plan.targets(until))
             summaries = plan.summaries(until, session.is_done)
             session.do(summaries)
         finally:
             show(plan, summaries, paths, session.is_done, session.progress.say)
-            planned = closure([*plan.targets(until), *summaries])
+            planned = closure([*plan.targets(until), *choice, *summaries])
             session.save(planned)
         if until == "report":
             report = plan.report(session.is_done, summaries)

@@ -149,6 +149,22 @@ def test_the_rank_can_be_chosen_by_a_score_and_the_notes_say_which_and_why(copie
     assert [r["rank"] for r in read_rows(copied.table("ranks"), "ranks") if r["chosen"]] == [best]
 
 
+def test_where_no_rank_can_be_chosen_none_is_sampled(copied, mini_experiment):
+    """LoRA learns from every patient, so there are no others for KID to compare with."""
+    lora = replace(mini_experiment.lora, images_per_plane=1000)
+    number, report, predictions = len(attempts(copied)), copied.report.read_bytes(), copied.predictions.read_bytes()
+    failed = go(replace(mini_experiment, choose_rank="kid", lora=lora), copied)
+    assert [(a.label, a.status) for a in failed] == [("choice of the rank", "FAILED")]
+    assert "Choose by recognised" in (failed[0].error_message or "")
+    kinds = {a.stage for a in attempts(copied)[number:]}
+    assert kinds == {"selection", "audit", "lora", "images", "features", "choice"}
+    shards = [a for a in attempts(copied)[number:] if a.stage == "images"]
+    assert sum(a.metrics["num_images"] for a in shards) == 2 * 10, "a few of every rank to compare, and no more"
+    assert (copied.report.read_bytes(), copied.predictions.read_bytes()) == (report, predictions)
+    (row,) = [r for r in read_rows(copied.table("steps"), "steps") if r["kind"] == "choice"]
+    assert row["status"] == "FAILED"
+
+
 def _spawn(flags, folder, executor):
     words = ["run", "demo", *flags, "--executor", executor, "--out", str(folder)]
     return subprocess.Popen(
