@@ -91,3 +91,9 @@ def made_up(source: str, plane: str, number: int, split: str = "train") -> Image
         image_id=name, path=f"/data/{name}.png", source=source, plane=plane, patient_id=name, centre="", machine=None,
         split=split, width_px=1, height_px=1, sha256=name, pixel_hash=name,
     )  # fmt: skip
+
+
+def missing(targets: Sequence[Step], paths: RunPaths) -> list[Step]:
+    """Return the steps that a run would do."""
+    with Session(paths, ClusterOptions(executor="process"), Quiet()) as session:
+        return session.missing(targets)
