@@ -190,7 +190,7 @@ class Shown:
         self._cost, self._done_cost = sum(step.cost for step in steps) or 1.0, 0.0
         self._began = time.monotonic()
         self.display.begin(len(steps) - len(shards), sum(len(step.config.rows) for step in shards))
-        self._write(force=True)
+        self.write_now()
 
     def begin_work(self, num_steps: int) -> None:
         """Start with work that is no graph: candidates of a search, or images alone."""
@@ -258,11 +258,13 @@ class Shown:
             self.notes.append(text)
         self.display.say(f"note: {text}")
 
-    def _write(self, *, force: bool = False) -> None:
-        now = time.monotonic()
-        if not force and now - self._wrote < _NOW_EVERY:
-            return
-        self._wrote = now
+    def _write(self) -> None:
+        if time.monotonic() - self._wrote >= _NOW_EVERY:
+            self.write_now()
+
+    def write_now(self) -> None:
+        """Write now.json."""
+        now = self._wrote = time.monotonic()
         share = self._done_cost / self._cost
         left = (now - self._began) * (1 - share) / share if share > 0.02 else None
         write_json(

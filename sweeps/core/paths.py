@@ -51,10 +51,6 @@ class RunPaths:
         """The files of the run's steps."""
         return Store(self.root)
 
-    def candidate(self, key: str) -> Path:
-        """Return the folder of the adapter of one candidate of a search."""
-        return self.root / "search" / key
-
     def adapter(self, rank: int) -> Path:
         """Return the folder of a rank's adapter."""
         return self.adapters / rank_label(rank)

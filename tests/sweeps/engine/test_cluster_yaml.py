@@ -11,9 +11,9 @@ import pytest
 import ray
 import yaml
 
-from sweeps.cli import parse_launch
+from sweeps.launch import launch_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "cluster.yaml").read_text()
 CLUSTER = yaml.safe_load(TEXT)
 
@@ -55,6 +55,6 @@ def test_the_run_it_describes_is_one_the_command_line_takes(monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     comment = re.sub(r"\\\n#\s*", "", TEXT)
     (line,) = re.findall(r"'~/fulora-env/bin/sweeps run (.*?)'", comment)
-    launch = parse_launch(shlex.split(line), "run")
+    launch = launch_of("run", shlex.split(line))
     assert launch.experiment.recipe == "paper" and launch.cluster.address == "auto"
     assert launch.folder.is_relative_to("/shared"), "on storage every node sees"
