@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.paths import RunPaths
 from sweeps.core.tables import read_rows
 from sweeps.elsewhere import search
-from sweeps.engine.connection import connected
 from sweeps.engine.options import ClusterOptions
 from sweeps.ranks.search_space import LoraSearch
 
@@ -30,32 +27,24 @@ SPACE = LoraSearch(
 
 
 @pytest.fixture(scope="module")
-def searched(mini_experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPaths]:
+def searched(mini_experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     """Return a run whose search tried one candidate after the other."""
     lora = replace(mini_experiment.lora, num_steps=NUM_STEPS, heldout_every=1, log_every=1, images_per_plane=4)
-    paths = RunPaths(tmp_path_factory.mktemp("asha") / "run")
-    options = ClusterOptions(num_cpus=1)
-    with connected(options):
-        experiment = replace(mini_experiment, lora=lora)
-        assert search(experiment, SPACE, paths, options=options, progress=Quiet()) == []
-    yield paths
+    paths, options = RunPaths(tmp_path_factory.mktemp("asha") / "run"), ClusterOptions(num_cpus=1)
+    assert search(replace(mini_experiment, lora=lora), SPACE, paths, options=options, progress=Quiet()) == []
+    return paths
 
 
 def searched_attempts(paths: RunPaths) -> list[Attempt]:
-    """Return the candidates in the order in which they ended: one was tried after the other."""
+    """Return the candidates in the order in which they were tried: that of the log."""
     return [a for a in AttemptLog(paths.attempts).attempts if a.stage == "search"]
-
-
-def folder_of(attempt: Attempt, paths: RunPaths) -> Path:
-    """Return where a candidate's files are."""
-    return paths.root / "steps" / "search" / attempt.trial_id
 
 
 def losses(attempt: Attempt, paths: RunPaths) -> dict[int, float]:
     """Return the held-out loss at every step that is known of a candidate."""
     if attempt.status == "PRUNED":
         return {attempt.metrics["stopped_at_step"]: attempt.metrics["heldout_loss"]}
-    table = read_rows(folder_of(attempt, paths) / "loss.parquet", "loss")
+    table = read_rows(paths.root / "steps" / "search" / attempt.trial_id / "loss.parquet", "loss")
     return {row["step"]: row["heldout_loss"] for row in table if row["heldout_loss"] is not None}
 
 
@@ -65,7 +54,8 @@ def test_the_first_candidate_is_never_pruned_and_the_last_step_is_saved(searched
     for attempt in attempts:
         if attempt.status == "SUCCEEDED":
             assert max(losses(attempt, searched)) == NUM_STEPS
-            assert (folder_of(attempt, searched) / "pytorch_lora_weights.safetensors").is_file()
+            folder = searched.root / "steps" / "search" / attempt.trial_id
+            assert (folder / "pytorch_lora_weights.safetensors").is_file()
 
 
 def test_a_candidate_worse_than_the_median_of_those_before_it_is_a_pruned_row(searched: RunPaths) -> None:
@@ -79,4 +69,4 @@ def test_a_candidate_worse_than_the_median_of_those_before_it_is_a_pruned_row(se
         assert (attempt.status == "PRUNED") == worse, (attempt.label, loss, before)
         before.append(loss)
         assert rows[attempt.trial_id]["stopped_at_step"] == (RUNG if worse else None)
-        assert folder_of(attempt, searched).exists() != worse
+        assert (searched.root / "steps" / "search" / attempt.trial_id).exists() != worse
