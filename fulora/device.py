@@ -1,6 +1,6 @@
-"""Which device and number type a run takes, and what it used of them.
+"""Choose the device and precision of a run, and measure its memory.
 
-In: a device's name or `auto`. Out: torch's names, bytes, words.
+In: a device's name or `auto`. Out: torch device names and dtypes; bytes; a description.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ _ATTENTION = ("flash", "mem_efficient", "cudnn", "math")
 
 
 class Footprint(NamedTuple):
-    """What a piece of work took of a device's memory."""
+    """The memory that a piece of work took of a device."""
 
     needed_bytes: int
-    """On CUDA all that lies on the card beside other work: torch's pool and the driver's context. Else the process."""
+    """Bytes used: on CUDA torch's pool and the driver's context, on a CPU the process's resident memory."""
     total_bytes: int
-    """What the device has; on a CPU the machine."""
+    """Memory of the device; on a CPU, of the machine."""
     device: str
-    """What it was measured on, in words."""
+    """Name of the device it was measured on."""
 
 
 def resolve_device(device: str) -> str:
-    """Return torch's device name for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA where it is."""
+    """Return torch's device name for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is CUDA if available."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(fault("device", device, "was asked for and torch finds no CUDA device", "Use auto or cpu"))
+        raise InputError(fault("device", device, "is not available: torch finds no CUDA device", "Use auto or cpu"))
     return device
 
 
@@ -61,12 +61,12 @@ def resolve_precision(precision: str, device: str) -> torch.dtype:
     if precision not in types:
         raise InputError(fault("precision", precision, "is unknown", f"Use auto, {', '.join(types)}"))
     if precision == "fp16" and not device.startswith("cuda"):
-        raise InputError(fault("precision", precision, f"does not train on {device}", "Use auto, fp32 or bf16"))
+        raise InputError(fault("precision", precision, f"cannot train on {device}", "Use auto, fp32 or bf16"))
     return types[precision]
 
 
 def computes_bf16(device: str) -> bool:
-    """Return whether a device is a GPU that computes bfloat16 itself (from Ampere on), not by slow emulation."""
+    """Return whether a device is a GPU that computes bfloat16 itself (from Ampere on), without emulation."""
     import torch
 
     if not device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""The one exception a user sees for bad input: every fault at once, each with field, value, rule and remedy."""
+"""The exception for invalid input: it lists every fault, each with field, value, rule and remedy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """Input that cannot be used, found before any work starts. The command line prints it and exits with code 2."""
+    """Invalid input, found before any work starts. The command line prints it and exits with code 2."""
 
     def __init__(self, faults: str | Sequence[str]) -> None:
         self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 def fault(field: str, value: object, rule: str, remedy: str) -> str:
-    """Return one fault in the house's form: field, value, rule, remedy."""
+    """Return one fault as text: field, value, rule, remedy."""
     return f"{field}: {value!r} {rule}. {remedy}"
 
 
@@ -25,6 +25,6 @@ def raise_if_any(faults: Sequence[str]) -> None:
 
 
 def one_line(text: object, limit: int = 200) -> str:
-    """Return an error or a text on one line of at most `limit` characters; an error without words by its type."""
+    """Return an error or a text on one line of at most `limit` characters; an error without a message by its type."""
     words = " ".join(str(text).split()) or type(text).__name__
     return words if len(words) <= limit else words[: limit - 3] + "..."

@@ -1,7 +1,6 @@
-"""What an experiment is: everything that decides a run's numbers, and nothing about where it runs.
+"""The configuration of an experiment: everything that determines a run's numbers, and nothing about where it runs.
 
-In: nothing; `fulora.recipes` fills it. Out: `Experiment` and its parts, with `validate()` and the trials they stand
-for.
+`fulora.recipes` gives its values. `validate()` of each part returns its faults, `trials()` the trials it stands for.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class LoraSweep(LoraConfig):
     images_per_plane: int = 20
     """Spanish training images per plane to fine-tune on. Source: paper section 3, Datasets (20 x 5 = 100)."""
     heldout_per_plane: int = 4
-    """Spanish training images per plane, of other patients, on which the loss is measured along the way; 0: none. Not
-    in the paper, and without effect on the adapter."""
+    """Spanish training images per plane, of patients LoRA is not trained on, on which the loss is measured during
+    training; 0: none. Not in the paper, and without effect on the adapter."""
 
     def trials(self) -> list[LoraConfig]:
         """Return one plain fine-tuning configuration per rank, in the order given."""
@@ -51,7 +50,7 @@ class LoraSweep(LoraConfig):
         if not self.ranks:
             found.append(fault("lora.ranks", self.ranks, "is empty", "Name at least one rank, such as 128."))
         if len(set(self.ranks)) != len(self.ranks):
-            found.append(fault("lora.ranks", self.ranks, "names a rank twice", "Name each rank once."))
+            found.append(fault("lora.ranks", self.ranks, "contains a duplicate rank", "Name each rank once."))
         if self.heldout_per_plane < 0:
             rule = "must be at least 0"
             found.append(fault("lora.heldout_per_plane", self.heldout_per_plane, rule, "Use 0 for none."))
@@ -62,7 +61,7 @@ class LoraSweep(LoraConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid(ClassifierConfig):
-    """Every model on every regime, and Table 2's rows for one model."""
+    """Classifier grid: every model on every regime (Table 1), and one model on Table 2's regimes."""
 
     models: tuple[str, ...] = tuple(MODELS)
     """Architectures by the paper's names."""
@@ -73,24 +72,24 @@ class Grid(ClassifierConfig):
     table2_regimes: tuple[str, ...] = TABLE2_REGIMES
     """Table 2's regimes; empty leaves the table out."""
     num_seeds: int = 1
-    """Trainings per cell, each from its own seed."""
+    """Trainings per cell (model and regime), each with its own seed."""
     num_validation: int = 0
-    """Training images set aside, at most a fifth. Source: paper section 3 (200)."""
+    """Training images held out for validation, at most a fifth. Source: paper section 3 (200)."""
     validation: Literal["images", "patients"] = "images"
-    """What is set aside: images at random (source: paper section 3), or all images of some patients, so that no patient
-    is on both sides, and no synthetic images, which have no patient."""
+    """How validation images are split off: images at random (source: paper section 3), or whole patients, so that no
+    patient is in both sets; synthetic images, which have no patient, are then never validation images."""
     weights: Annotated[Path | None, tyro.conf.arg(aliases=["--weights"])] = None
-    """Folder of ImageNet weight files, tried before the hub. Neither: from scratch, and every row says so."""
+    """Directory of ImageNet weight files, tried before the hub. Without either: from scratch, as every row says."""
     model: Annotated[str, tyro.conf.Suppress] = "ResNet18"
     augment: Annotated[bool, tyro.conf.Suppress] = False
 
     def config(self, regime: str, model: str) -> ClassifierConfig:
-        """Return how a model is trained on a regime."""
+        """Return the training configuration of a model on a regime."""
         shared = {field.name: getattr(self, field.name) for field in fields(ClassifierConfig)}
         return ClassifierConfig(**{**shared, "model": model, "augment": REGIMES[regime].augment})
 
     def trials(self) -> list[tuple[str, int, ClassifierConfig]]:
-        """Return (regime, seed index, configuration) per training; a cell both tables need is trained once."""
+        """Return (regime, seed index, configuration) per training; a cell of both tables is trained once."""
         cells = [(regime, model) for regime in self.regimes for model in self.models]
         cells += [(regime, self.table2_model) for regime in self.table2_regimes]
         return [
@@ -117,8 +116,8 @@ class Grid(ClassifierConfig):
         if self.num_validation < 0:
             found.append(fault("grid.num_validation", self.num_validation, "must be at least 0", "The paper: 200."))
         if self.keep == "best" and self.num_validation < 1:
-            rule = "chooses the epoch on validation images, and grid.num_validation is 0"
-            found.append(fault("grid.keep", self.keep, rule, "Set some aside, or keep the last epoch."))
+            rule = "selects the epoch on validation images, and grid.num_validation is 0"
+            found.append(fault("grid.keep", self.keep, rule, "Raise it, or keep the last epoch."))
         if self.num_seeds < 1:
             found.append(fault("grid.num_seeds", self.num_seeds, "must be at least 1", "The paper: 1."))
         if not found:
@@ -128,48 +127,53 @@ class Grid(ClassifierConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Amounts:
-    """How many synthetic images help: one model, trained with more and more of them. Not in the paper."""
+    """Data scaling: one model trained with more and more synthetic images. Not in the paper."""
 
     numbers: tuple[int, ...] = ()
-    """Synthetic images beside all real ones of the regime, such as 0 500 1000 2500 5000; empty: not asked."""
+    """Numbers of synthetic images added to all real images of the regime, such as 0 500 1000 2500 5000; empty: none."""
     shares: tuple[float, ...] = ()
-    """Synthetic shares of a training set of one size, such as 0 0.25 0.5 0.75 1, so that synthetic images take the
-    place of real ones; empty: not asked."""
+    """Synthetic fractions of a training set of constant size, such as 0 0.25 0.5 0.75 1: synthetic images replace real
+    ones; empty: none."""
     total: int = 1150
-    """Images in each of the training sets of `shares`. The paper's HB has as many real ones. Validation images are of
-    Spanish patients beside all of them, the same for every number and share."""
+    """Images in each training set of `shares`; the paper's HB has 1150 real images. Validation images are of Spanish
+    patients in none of the training sets, the same for every number and share."""
     model: str = "ResNet18"
     """Architecture, by the paper's name."""
     regime: Literal["HB", "HB+DA"] = "HB+DA"
-    """Regime whose numbers of images are changed."""
+    """Regime whose numbers of images vary."""
 
     def cells(self, sizes: RegimeSizes) -> list[tuple[str, int, int]]:
-        """Return (`number` or `share`, Spanish images, synthetic images) of every training set, in the order asked."""
+        """Return (`number` or `share`, Spanish images, synthetic images) of every training set, in the order given."""
         found = [("number", sizes.num_spanish_hybrid, number) for number in self.numbers]
         return found + [("share", self.total - self._synthetic(share), self._synthetic(share)) for share in self.shares]
 
     def _synthetic(self, share: float) -> int:
-        """Return the share of `total`, to whole images of every plane."""
+        """Return the number of synthetic images at a share, rounded to the same whole number for every plane."""
         return len(PLANES) * round(self.total * share / len(PLANES))
 
     def validate(self) -> list[str]:
         """Return every fault of this configuration, empty when there is none."""
         found = [
-            fault("amounts.numbers", n, f"must be at least 0 and divide by {len(PLANES)} planes", "Such as 500.")
+            fault(
+                "amounts.numbers",
+                n,
+                f"must be a multiple of {len(PLANES)} (planes), at least 0",
+                "Such as 500.",
+            )
             for n in self.numbers
             if n < 0 or n % len(PLANES)
         ]
         found += [
-            fault("amounts.shares", share, "must lie in 0 to 1", "0.5 takes as many synthetic as real images.")
+            fault("amounts.shares", share, "must be from 0 to 1", "0.5: as many synthetic as real images.")
             for share in self.shares
             if not 0 <= share <= 1
         ]
         for name in ("numbers", "shares"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                found.append(fault(f"amounts.{name}", values, "names one twice", "Name each once."))
+                found.append(fault(f"amounts.{name}", values, "contains a duplicate", "Name each once."))
         if self.shares and (self.total < 1 or self.total % len(PLANES)):
-            rule = f"must be positive and divide by the {len(PLANES)} planes"
+            rule = f"must be a multiple of {len(PLANES)} (planes), above 0"
             found.append(fault("amounts.total", self.total, rule, "The paper's HB has 1150 real images."))
         if self.model not in MODELS:
             found.append(fault("amounts.model", self.model, f"is not one of {', '.join(MODELS)}", "Use one of these."))
@@ -183,9 +187,9 @@ class EmbeddingConfig:
     """t-SNE of real and synthetic images. Source: paper section 2, Fig. 3."""
 
     images_per_source: int = 35
-    """Images per source and plane; fewer where there are fewer, and the figure says so."""
+    """Images per source and plane; where a source has fewer, all of them are used and the figure says so."""
     feature_weights: Path | None = None
-    """Folder with Inception v3's ImageNet weights; else the hub's, else the judge's own features, named as such."""
+    """Directory with Inception v3's ImageNet weights; else the hub's; else the judge's features, named as such."""
 
     def validate(self) -> list[str]:
         """Return every fault of this configuration, empty when there is none."""
@@ -203,45 +207,45 @@ class EmbeddingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
-    """Everything that decides a run's numbers."""
+    """Everything that determines a run's numbers."""
 
     recipe: Annotated[str, tyro.conf.Suppress]
     spanish: Path | None = None
-    """Folder of the Spanish images (published layout, or a CSV/Parquet beside images). None: phantoms."""
+    """Directory of the Spanish images (published layout, or images with a CSV/Parquet list). None: phantoms."""
     african: Path | None = None
-    """Folder of the African images (published layout, or a CSV/Parquet beside images). None: phantoms."""
+    """Directory of the African images (published layout, or images with a CSV/Parquet list). None: phantoms."""
     drop_duplicates: bool = False
-    """Leave out training images (LoRA's and synthetic ones too) that equal or nearly equal a test image, those of
-    patients who are tested on too, and all but one of training images with equal pixels. The paper keeps them, and 22
-    of the 233 African test images are training images too."""
+    """Remove training images (LoRA's and synthetic ones included) that are duplicates or near duplicates of a test
+    image, training images of test patients, and all but one of training images with equal pixels. The paper keeps
+    them: 22 of its 233 African test images are training images too."""
     seed: int = 0
-    """Master seed; every random stream of the run derives from it by name."""
+    """Master seed; every random stream of the run is derived from it and the stream's name."""
     base: str = "tiny"
-    """Diffusion model to fine-tune: `tiny` (bundled), a diffusers folder, a .safetensors file, a hub id, or
-    `random:sd15` (Stable Diffusion 1.5's architecture with random weights, to measure what it costs)."""
+    """Diffusion model to fine-tune: `tiny` (bundled), a diffusers directory, a .safetensors file, a hub id,
+    or `random:sd15` (Stable Diffusion 1.5's architecture with random weights, to measure time and memory)."""
     allow_pickle: bool = False
-    """Let the base be a .ckpt or hold .bin files. Reading one unpickles, which can run code: only if you trust it."""
+    """Allow a base in .ckpt or .bin files. They are pickles, which can run code when loaded: use only trusted files."""
     lora: LoraSweep = LoraSweep()
-    """Fine-tuning."""
+    """LoRA fine-tuning, one per rank."""
     sampling: SamplingConfig = SamplingConfig()
-    """Synthetic images."""
+    """Sampling of the synthetic images."""
     compare_per_plane: int = 8
-    """Images per plane and sampler from the base and from each rank not chosen, to compare ranks by."""
+    """Images per plane and sampler drawn from the base and from each rank that is not chosen, to compare ranks."""
     choose_rank: Literal["given", "kid", "recognised"] = "given"
-    """Which rank samples the training images: `sampling.rank` (source: paper section 3, 128), or the best by a score of
-    `compare_per_plane` images of each: least KID to real patients LoRA does not see, or most often recognised."""
+    """Which rank samples the synthetic training images: `sampling.rank` (source: paper section 3, 128), or the best by
+    `compare_per_plane` images of each: lowest KID to patients LoRA is not trained on, or highest judge accuracy."""
     sizes: RegimeSizes = RegimeSizes()
-    """Images a regime asks for."""
+    """Numbers of images per regime."""
     grid: Grid = Grid()
-    """Classifiers."""
+    """Classifier grid of Tables 1 and 2."""
     amounts: Amounts = Amounts()
-    """How many synthetic images help."""
+    """Data scaling: accuracy over the number of synthetic images."""
     judge: JudgeConfig = JudgeConfig()
-    """The classifier that tells whether a synthetic image shows the plane that was asked for."""
+    """The classifier that judges whether a synthetic image shows the plane of its prompt."""
     embedding: EmbeddingConfig = EmbeddingConfig()
-    """t-SNE."""
+    """t-SNE embedding."""
     phantoms: PhantomConfig = PhantomConfig()
-    """The built-in images, used where no folder is given."""
+    """Simulated ultrasound images, used where no directory is given."""
     data_required: Annotated[bool, tyro.conf.Suppress] = False
 
     def validate(self) -> list[str]:
@@ -257,7 +261,7 @@ class Experiment:
         found += [f"judge.{text}" for text in self.judge.validate()]
         found += [
             fault(f"amounts.{kind}s", self.amounts.numbers if kind == "number" else self.amounts.shares,
-                  "asks for a training set without images", "Leave that one out, or give real images.")
+                  "gives a training set without images", "Remove that value, or add real images.")
             for kind, real, synthetic in self.amounts.cells(self.sizes) if real == synthetic == 0
         ]  # fmt: skip
         if self.compare_per_plane < 1:

@@ -1,7 +1,7 @@
 """Whole experiments as functions: `demo`, `paper`, `repo`, `fixed`.
 
-In: nothing. Out: an `Experiment`. A variant is `dataclasses.replace`. Sources: the paper
-(arXiv 2407.20072) and the released code (13204942/FU-LoRA).
+Each returns an `Experiment`; make a variant with `dataclasses.replace`. Sources: the paper (arXiv 2407.20072) and the
+released code (13204942/FU-LoRA).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 def demo() -> Experiment:
-    """The whole study in small: phantoms, the bundled base, every stage real; minutes on two cores, no downloads.
+    """The whole study at small scale: phantoms, the bundled base, every stage; minutes on two cores, no downloads.
 
-    Command: `sweeps run demo`. Expect: the five planes recognised in most synthetic images, in few from the base.
+    Command: `sweeps run demo`. Expect: the judge recognises the plane in most synthetic images, in few of the base's.
     """
     return Experiment(
         recipe="demo",
@@ -54,7 +54,8 @@ def demo() -> Experiment:
 def paper() -> Experiment:
     """The study as the paper states it, section 3 (Implementation Details): a GPU job on the published data.
 
-    Command: `sweeps run paper --spanish DIR --african DIR`. One 24 GB GPU: of the order of days; the paper's Table 1.
+    Command: `sweeps run paper --spanish DIR --african DIR`. Takes days on one 24 GB GPU. Expect: the paper's
+    Table 1.
     """
     return Experiment(
         recipe="paper",
@@ -89,7 +90,8 @@ def paper() -> Experiment:
 def repo() -> Experiment:
     """The study as the released code ran it.
 
-    Command: `sweeps run repo --spanish DIR --african DIR`. Expect: an adapter of 75.5 million numbers at rank 128.
+    Command: `sweeps run repo --spanish DIR --african DIR`. Expect: an adapter of 75.5 million parameters at rank
+    128.
     """
     base = paper()
     return replace(
@@ -118,30 +120,30 @@ def repo() -> Experiment:
 
 
 def fixed() -> Experiment:
-    """What one should do: the paper's question, its leaks closed and its choices made on images that are not tested.
+    """The paper's study without its data leaks, and with every choice made on images outside the test set.
 
-    Command: `sweeps run fixed --spanish DIR --african DIR`. Expect: three trainings of every cell; how accuracy goes
-    with the number of synthetic images.
+    Command: `sweeps run fixed --spanish DIR --african DIR`. Expect: three trainings of every cell, and accuracy as a
+    function of the number of synthetic images.
     """
     base = paper()
     return replace(
         base,
         recipe="fixed",
-        drop_duplicates=True,  # 22 African test images are training images too (measured on the published set)
+        drop_duplicates=True,  # 22 African test images are training images (measured on the published set)
         lora=replace(
             base.lora,
-            # The look of ultrasound lies in self-attention too, which the paper's cross-attention leaves as it is.
+            # Self-attention, frozen in the paper, carries the texture of ultrasound too.
             targets="all_attention",
-            caption_dropout=0.1,  # what guidance asks of training. Source: Ho and Salimans 2022
-            snr_gamma=5.0,  # speckle nobody can predict does not drown shapes. Source: Hang et al. 2023
-            precision="auto",  # bfloat16 where there is any: no loss scaling
-            bucket_step_px=0,  # squares, as they are sampled and classified
+            caption_dropout=0.1,  # classifier-free guidance needs it. Source: Ho and Salimans 2022
+            snr_gamma=5.0,  # less weight on steps dominated by speckle. Source: Hang et al. 2023
+            precision="auto",  # bfloat16 where supported: no loss scaling
+            bucket_step_px=0,  # squares, as in sampling and classification
         ),
         grid=replace(
             base.grid,
             num_seeds=3,
             validation="patients",
-            keep="best",  # the epoch is chosen on patients set aside, never on the test set
+            keep="best",  # the epoch is selected on validation patients, never on the test set
         ),
         amounts=Amounts(numbers=(0, 500, 1000, 2500, 5000), shares=(0.0, 0.25, 0.5, 0.75, 1.0), total=1150),
     )

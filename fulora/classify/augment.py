@@ -1,4 +1,4 @@
-"""Traditional data augmentation (DA): rotation, flips, crops, one pass for a whole batch on its device.
+"""Traditional data augmentation (DA): rotation, flips and crops of a whole batch on its device.
 
 In: a float batch in [-1, 1]. Out: the batch rotated, flipped and cropped at random, black outside.
 Source: paper section 3, "Traditional Data Augmentation".
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """How far and how often an image is changed."""
+    """Ranges and probabilities of the augmentation."""
 
     rotation_degrees: float = 25.0
     """Rotation is uniform in +- this angle. Source: paper (released code: 15)."""
@@ -26,18 +26,18 @@ class AugmentConfig:
     vertical_flip: float = 0.1
     """Probability of an up-down flip. Source: paper (released code: none)."""
     least_crop: float = 1.0
-    """Least share of the area that a random crop keeps, drawn up to 1, its sides' ratio from 3/4 to 4/3, then enlarged
-    to the whole; 1: no crop. Source: released code, 0.08 (torchvision's RandomResizedCrop, there before resizing)."""
+    """Minimum fraction of the area in a random resized crop, aspect ratio 3/4 to 4/3; 1: no crop. Source: the released
+    code, 0.08 (torchvision's RandomResizedCrop, applied there before resizing)."""
 
     def validate(self) -> list[str]:
         """Return every fault of this configuration."""
         found = []
         if not 0 <= self.rotation_degrees <= 180:
             found.append(
-                fault("rotation_degrees", self.rotation_degrees, "must lie in 0 to 180", "The paper's value is 25")
+                fault("rotation_degrees", self.rotation_degrees, "must be from 0 to 180", "The paper's value is 25")
             )
         if not 0 < self.least_crop <= 1:
-            found.append(fault("least_crop", self.least_crop, "must lie in 0 (excluded) to 1", "The paper: 1, no crop"))
+            found.append(fault("least_crop", self.least_crop, "must be above 0 and at most 1", "The paper: 1, no crop"))
         for name in ("horizontal_flip", "vertical_flip"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -46,9 +46,9 @@ class AugmentConfig:
 
 
 def augment_batch(batch: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Return the batch [N, 3, R, R] with each image changed on its own; outside the image is black (-1).
+    """Return the batch [N, 3, R, R] with each image augmented independently; pixels outside the image are black (-1).
 
-    All random numbers come from `generator`, a CPU generator, so that they are the same on every device.
+    All random numbers come from `generator`, a CPU generator, so they are the same on every device.
     """
     import math
 
@@ -73,9 +73,9 @@ def augment_batch(batch: Tensor, config: AugmentConfig, generator: Generator) ->
 
 
 def _crops(count: int, least: float, side: int, generator: Generator) -> Tensor:
-    """Return maps [count, 3, 3] from a crop, as the square from -1 to 1, to where it lies in an image of `side` pixels.
+    """Return affine maps [count, 3, 3] from crop to image coordinates (both -1 to 1) in an image of `side` pixels.
 
-    A crop ends at the middle of the outermost pixels, so that enlarging it brings no black in.
+    A crop ends at the centres of its outermost pixels, so that resizing it adds no black border.
     """
     import math
 

@@ -1,4 +1,4 @@
-"""Images on their way to a model: cut into batches, moved to its device, scaled to [-1, 1].
+"""Load batches for a classifier: split, move to its device, scale to [-1, 1].
 
 In: uint8 images [N, R, R, 3], an array or rows of mapped stores. Out: float batches [B, 3, R, R] on the device.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def split_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return the order cut into batches; a last batch of one joins the one before, for BatchNorm needs two."""
+    """Split the order into batches; a last batch of one image joins the previous batch, as BatchNorm needs two."""
     cuts = list(range(batch_size, len(order), batch_size))
     if cuts and len(order) - cuts[-1] == 1:
         cuts.pop()
@@ -32,10 +32,10 @@ def split_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def load_batches(
     pixels: Pixels, batches: Sequence[np.ndarray], model: nn.Module, place: torch.device
 ) -> Iterator[torch.Tensor]:
-    """Yield the images of each batch of row numbers as the model takes them.
+    """Yield the model input of each batch of row indices.
 
-    On CUDA the next batch is gathered into pinned memory in a thread while the device is at work, and copied without
-    waiting; on a CPU, whose cores are at work themselves, it is gathered when its turn comes.
+    On CUDA a thread gathers the next batch into pinned memory while the device computes, and copies it asynchronously;
+    on a CPU each batch is gathered when needed.
     """
     if place.type != "cuda":
         for rows in batches:
@@ -59,7 +59,7 @@ def to_input(images: np.ndarray, model: nn.Module, place: torch.device) -> torch
     """Return uint8 images [N, R, R, 3] as the float batch [N, 3, R, R] in [-1, 1], in the model's memory layout."""
     import torch
 
-    # A copy where the array is read-only (memory-mapped, or from a Ray batch): torch asks for writable memory.
+    # Copy a read-only array (memory-mapped, or from a Ray batch): torch requires writable memory.
     return _as_input(torch.from_numpy(np.require(images, requirements=["C", "W"])), model, place)
 
 

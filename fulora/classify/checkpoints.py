@@ -1,7 +1,7 @@
-"""Checkpoints of a classifier's training: everything its next epochs depend on, to disk and back.
+"""Save and restore checkpoints of a classifier's training.
 
 In: a model, its optimizer, two random streams, the history. Out: the same, bit for bit, in another process.
-The files are those of `fulora.diffusion.checkpoints`: safetensors, written whole, checked when read.
+The files are those of `fulora.diffusion.checkpoints`: safetensors, written atomically, verified when read.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from torch import nn
 
 _SHARE = 20
-"""A checkpoint is not written before so many times the last one's writing have passed: at most 5 % of the time."""
+"""Minimum time between checkpoints, as a multiple of the time to write one: writing takes at most 5 % of the time."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainingState:
-    """The state of a training between two epochs."""
+    """The state of a training after an epoch."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     order: np.random.Generator
-    """Draws the order of the images of every epoch."""
+    """Random stream of the image order."""
     draws: torch.Generator
-    """Draws the augmentation; on the CPU."""
+    """Random stream of the augmentation, on the CPU."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One row per finished epoch."""
     kept: int = 0
-    """The epoch with the best validation so far, from 1."""
+    """The epoch with the best validation accuracy so far, from 1."""
     best: float = -1.0
     """Its validation accuracy in percent."""
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Its weights, on the CPU; none where the last epoch is kept."""
+    """Its weights, on the CPU; empty if the last epoch is kept."""
     seconds: float = 0.0
-    """Time in training, of every process that worked on it."""
+    """Training time, summed over all processes that worked on it."""
 
     def state(self) -> State:
-        """Return everything the next epochs depend on."""
+        """Return the checkpoint: everything that determines the next epochs."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
         tensors["draws"] = self.draws.get_state()
@@ -63,7 +63,7 @@ class TrainingState:
         return State(len(self.history), tensors, facts)
 
     def restore(self, state: State) -> None:
-        """Go back to a state that `state()` returned for a training of the same identity."""
+        """Restore a state returned by `state()` of a training with the same identity."""
         import torch
 
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -77,7 +77,7 @@ class TrainingState:
                 index, _, name = name.partition("/")
                 like = parameters[int(index)]
                 if value.shape == like.shape:
-                    # A fused optimizer goes through memory, not indices: the layout must be the parameter's.
+                    # A fused optimizer ignores strides: its state must have the parameter's memory format.
                     value = torch.empty_like(like).copy_(value)
                 entries.setdefault(int(index), {})[name] = value
         self.model.load_state_dict(parts["model"])
@@ -89,9 +89,9 @@ class TrainingState:
 
 
 class CheckpointManager:
-    """Saves a training's state after its epochs, and resumes what an earlier process left.
+    """Saves a training's state after an epoch, and resumes from the state an earlier process saved.
 
-    `every_seconds` is the least time between two; 0 is every epoch, however long the writing takes.
+    `every_seconds` is the minimum time between two checkpoints; 0: after every epoch, whatever the writing time.
     """
 
     def __init__(self, folder: Path, *, identity: str, every_seconds: float) -> None:
@@ -99,19 +99,19 @@ class CheckpointManager:
         self._least = every_seconds
 
     def resume(self, training: TrainingState) -> int:
-        """Restore `training` from the latest checkpoint; returns the epochs done, else 0."""
+        """Restore `training` from the latest checkpoint and return its number of epochs; 0 without a checkpoint."""
         state = self._checkpoints.latest()
         if state is not None:
             training.restore(state)
             return state.step
         if any(self._checkpoints.folder.glob("*.safetensors")):
-            message = "the checkpoint in %s is damaged or of another training; it starts from its first epoch"
+            message = "the checkpoint in %s is damaged or of another training; training starts from the first epoch"
             logging.getLogger(__name__).warning(message, self._checkpoints.folder)
             self._checkpoints.clear()
         return 0
 
     def save_if_due(self, training: TrainingState) -> None:
-        """Save the state, if it is due."""
+        """Save the state if a checkpoint is due."""
         if not self._checkpoints.due():
             return
         began = time.monotonic()
@@ -121,7 +121,7 @@ class CheckpointManager:
 
 
 def identity_of(*parts: Any) -> str:
-    """Return a hash of what decides a training: plain values as text, arrays by their content."""
+    """Return a hash of what determines a training: values as text, arrays by their content."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):

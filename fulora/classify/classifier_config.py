@@ -1,6 +1,5 @@
-"""How one classifier is trained: the settings, their sources, and what is wrong with them.
+"""Training configuration of one classifier, with the source of every setting.
 
-In: nothing. Out: `ClassifierConfig`; the defaults are the paper's.
 Source: paper section 3, "Implementation Details".
 """
 
@@ -19,39 +18,40 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierConfig:
-    """How one classifier is trained; the defaults are the paper's."""
+    """Training configuration of one classifier; the defaults are the paper's."""
 
     model: str
     """The paper's name of the architecture, a key of MODELS."""
     epochs: int = 20
-    """Passes over the training set. Source: paper."""
+    """Training epochs. Source: paper."""
     batch_size: int = 24
-    """Images per step. Source: paper."""
+    """Batch size. Source: paper."""
     learning_rate: float = 1e-3
     """Constant learning rate. Source: paper."""
     momentum: float = 0.9
     """Momentum of SGD. Source: released code; the paper does not state it."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD is the paper's; AdamW learns from scratch in far fewer epochs."""
+    """SGD (the paper's), or AdamW, which trains from scratch in far fewer epochs."""
     resolution_px: int = 512
-    """Side of the square input. Source: paper."""
+    """Input resolution: side of the square image. Source: paper."""
     augment: bool = False
-    """Whether traditional augmentation (DA) is on."""
+    """Whether to use traditional augmentation (DA)."""
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
-    """What DA does, where it is on."""
+    """Settings of DA."""
     weights: Path | None = None
-    """Folder of ImageNet weight files, tried before the hub."""
+    """Directory of ImageNet weight files, tried before the hub."""
     pretrained: Pretrained = "auto"
-    """Where starting weights come from: folder, hub, then none; folder, then none; the hub alone; none."""
+    """Source of the initial weights. `auto`: directory, then hub, then random; `local`: directory, then random; `hub`:
+    hub only; `none`: random."""
     refit_batchnorm: bool = False
-    """Whether BatchNorm's running statistics are taken afresh from the training set at the end (one forward pass).
-    They lag behind the weights where steps are few, at 100 steps and below by tens of points of accuracy.
+    """Whether to recompute BatchNorm's running statistics on the training set after the last epoch (one forward pass).
+    With few steps they lag behind the weights: at 100 steps or fewer, this costs tens of points of accuracy.
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3. Deviates from the paper."""
     keep: Literal["last", "best"] = "last"
-    """Which epoch's weights are kept: the last (the paper's and the released code's), or the first of those most often
-    right on the validation images."""
+    """Which epoch's weights to keep: the last (the paper's and the released code's), or the best by validation accuracy
+    (the first of equals)."""
     precision: Precision = "auto"
-    """Arithmetic of the forward pass; auto is bf16 autocast on a GPU that has it, else fp32. Weights are fp32."""
+    """Precision of the forward pass; auto: bf16 autocast on a GPU that supports it, else fp32. Weights are fp32."""
 
     def validate(self) -> list[str]:
         """Return every fault of this configuration."""
@@ -64,17 +64,17 @@ class ClassifierConfig:
         if not 0 < self.learning_rate < float("inf"):
             found.append(fault("learning_rate", self.learning_rate, "must be positive", "The paper's value is 1e-3"))
         if not 0 <= self.momentum < 1:
-            found.append(fault("momentum", self.momentum, "must lie in [0, 1)", "Released code: 0.9"))
+            found.append(fault("momentum", self.momentum, "must be in [0, 1)", "Released code: 0.9"))
         for name, choices in (("optimizer", ("sgd", "adamw")), ("pretrained", ("auto", "local", "hub", "none"))):
             if getattr(self, name) not in choices:
                 found.append(fault(name, getattr(self, name), "is unknown", f"Choose one of {', '.join(choices)}"))
         if self.keep not in ("last", "best"):
             found.append(fault("keep", self.keep, "is unknown", "Choose last or best"))
         if self.keep == "best" and self.refit_batchnorm:
-            rule = "cannot be had with refit_batchnorm, which changes the last epoch's weights"
-            found.append(fault("keep", self.keep, rule, "Keep the last epoch, or leave refit_batchnorm off"))
+            rule = "is incompatible with refit_batchnorm, which changes the last epoch's weights"
+            found.append(fault("keep", self.keep, rule, "Keep the last epoch, or turn refit_batchnorm off"))
         if self.precision not in ("auto", "fp32", "bf16"):
             found.append(fault("precision", self.precision, "is unknown", "Choose one of auto, fp32, bf16"))
         if self.weights is not None and not Path(self.weights).is_dir():
-            found.append(fault("weights", str(self.weights), "is no folder", "Give a folder of weight files"))
+            found.append(fault("weights", str(self.weights), "is not a directory", "Give a directory of weight files"))
         return found + self.augmentation.validate()

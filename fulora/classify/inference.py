@@ -1,7 +1,7 @@
-"""Passes through a classifier without gradients: its probabilities, and BatchNorm's statistics taken afresh.
+"""Inference of a classifier: predicted probabilities, and recomputed BatchNorm statistics.
 
 In: a model, uint8 images [N, R, R, 3]. Out: probabilities [N, 5]; the model changed in place.
-Both compute as the training did.
+Both use the precision of the training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fulora.classify.batches import Pixels
 
 PREDICTED_AT_ONCE = 64
-"""Images in a batch of predictions."""
+"""Batch size of predictions."""
 
 
 def predict(
@@ -36,8 +36,8 @@ def predict(
     """Return the probabilities float32 [N, 5] of uint8 images [N, R, R, 3]; each row sums to 1.
 
     The model is moved to the device and left in evaluation mode. `precision` is the training's; in bf16 the last layer
-    still computes in float32, so that ranks by probability are as fine. An image's row does not depend on the others
-    beyond rounding.
+    still computes in float32, so that probabilities keep their resolution. An image's row depends on the other images
+    only by rounding.
     """
     import torch
 
@@ -69,7 +69,7 @@ def takes_half(precision: Precision, place: torch.device) -> bool:
 
 
 def refit_batchnorm(model: nn.Module, pixels: Pixels, config: ClassifierConfig, place: torch.device) -> None:
-    """Set every BatchNorm's running mean and variance to their average over the batches of the images, in place."""
+    """Set every BatchNorm's running mean and variance to their averages over batches of the images, in place."""
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -79,13 +79,13 @@ def refit_batchnorm(model: nn.Module, pixels: Pixels, config: ClassifierConfig, 
     kept = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-    # Batches of mixed planes: the images may come sorted by plane.
+    # Shuffled: the images may be sorted by plane.
     batches = split_batches(np.random.default_rng(0).permutation(len(pixels)), config.batch_size)
     half = takes_half(config.precision, place)
     with torch.no_grad(), torch.autocast(place.type, torch.bfloat16, enabled=half):
         for count, batch in enumerate(load_batches(pixels, batches, model, place), 1):
             for norm in norms:
-                # A plain average. torch's own (momentum None) reads its count from the device in every layer.
+                # A cumulative average; torch's own (momentum None) synchronises with the device in every layer.
                 norm.momentum = 1 / count
             model(batch)
     for norm, momentum in zip(norms, kept, strict=True):

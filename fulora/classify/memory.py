@@ -1,6 +1,6 @@
-"""What training a classifier takes of a device's memory, measured on a few real steps.
+"""Measure the device memory of training a classifier, on a few real steps.
 
-In: configurations. Out: the footprint of the one that takes most. Random images and weights: neither changes it.
+In: configurations. Out: the largest footprint. Images and weights are random, which does not change it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fulora.device import Footprint, footprint, release_cached_memory, resolve_d
 from fulora.planes import PLANES
 
 _NUM_STEPS = 3
-"""The second step is the first to find the optimizer's state in place."""
+"""Two: the second step is the first with the optimizer's state in memory."""
 
 
 def measure_memory(configs: Sequence[ClassifierConfig], *, device: str = "auto") -> Footprint:
-    """Return what the largest of some trainings takes of a device's memory, its predictions included; nothing is kept.
+    """Return the device memory of the largest of some trainings, predictions included; keeps nothing.
 
     On a CPU the figure is the process's, so call it in a process of its own. Raises what training raises, such as
-    torch's OutOfMemoryError where one does not fit.
+    torch's OutOfMemoryError if one does not fit.
     """
     place, found = resolve_device(device), []
     for config in configs:

@@ -1,9 +1,9 @@
-"""The paper's five classifier architectures, with ImageNet weights where there are any.
+"""The paper's five classifier architectures, with ImageNet weights where available.
 
-In: a model's name, a folder of weight files (optional), a resolution, a seed. Out: a torch module with a new 5-way
-head, and the name of the weights it starts from.
+In: a model's name, a directory of weight files (optional), a resolution, a seed. Out: a torch module with a new 5-way
+head, and the name of its initial weights.
 Source: paper section 3, "Downstream Classification" (five architectures, ImageNet weights, new final layer, all weights
-trained). Pixels come in [-1, 1], as in the paper, whatever normalisation the weights were trained with.
+trained). Pixels are in [-1, 1], as in the paper, whatever normalisation the weights were trained with.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class ModelSpec:
     """One architecture of the paper and where its ImageNet weights come from."""
 
     tag: str
-    """timm's architecture and weights, pinned, because timm's default weights change between versions."""
+    """timm's architecture and pinned weights, as timm's default weights change between versions."""
     torchvision_stem: str
-    """How torchvision names its weight file of this architecture: the part before the dash and hash."""
+    """Name of torchvision's weight file of this architecture, before the dash and hash."""
     channels_last: bool
     """Whether channels-last memory trains faster on a CPU; measured at 64 and 224 px, batch 24, one thread."""
     patch_px: int | None = None
-    """Side of a vision transformer's patches: images must be a multiple, and the model is built for their size."""
+    """Patch size of a vision transformer: the resolution must be a multiple of it."""
     relative_cost: float = 2.0
-    """Seconds per image relative to the lightest, measured at 64 px; only the order in which trials start depends on
-    it."""
+    """Seconds per image relative to the lightest, measured at 64 px; used only to order
+    trials."""
 
     @property
     def architecture(self) -> str:
@@ -77,8 +77,8 @@ MODELS: dict[str, ModelSpec] = {
     ),
 }
 """The five architectures by the paper's names, in its row order. timm has no copy of torchvision's weights of
-MobileNet v2, EfficientNet b0 and ViT b16, so its own are pinned; ViT b16: the tag trained on ImageNet-1k alone. Another
-architecture of timm is another entry here, and nothing else."""
+MobileNet v2, EfficientNet b0 and ViT b16, so its own are pinned; ViT b16: the tag trained on ImageNet-1k alone. To add
+an architecture of timm, add an entry here."""
 
 
 def model_faults(name: str) -> list[str]:
@@ -108,7 +108,7 @@ def new_model(name: str, *, resolution_px: int, seed: int) -> nn.Module:
     if faults := model_faults(name) or resolution_faults(name, resolution_px):
         raise InputError(faults)
     architecture = MODELS[name].architecture
-    with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator; leave it as it was
+    with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator: restore it
         torch.manual_seed(seed)
         if MODELS[name].patch_px is None:
             return timm.create_model(architecture, pretrained=False, num_classes=len(PLANES))
@@ -120,10 +120,10 @@ def new_model(name: str, *, resolution_px: int, seed: int) -> nn.Module:
 
 
 def _initialise_vit(model: nn.Module) -> None:
-    """Draw timm's initial weights of a ViT, in place, in a second instead of four.
+    """Initialise a ViT as timm does, in place, in one second instead of four.
 
-    timm cuts the normal distribution of standard deviation 0.02 at +-2, a hundred deviations, so a plain normal is the
-    same; the patch convolution is initialised by its constructor.
+    timm truncates the normal distribution of standard deviation 0.02 at +-2, a hundred deviations, so a plain normal is
+    equivalent; the patch convolution is initialised by its constructor.
     """
     from torch import nn
 
@@ -136,9 +136,9 @@ def _initialise_vit(model: nn.Module) -> None:
 
 
 def weights_identity(name: str, *, weights: Path | None, pretrained: Pretrained) -> str:
-    """Return what a model starts from, wherever it lies: a file's SHA-256, the hub's tag, or `from scratch`.
+    """Return the identity of a model's initial weights: a file's SHA-256, the hub's tag, or `from scratch`.
 
-    What `auto` finds on the hub shows when it is asked; the name `build_model` returns says it.
+    Does not contact the hub: whether `auto` finds weights there is known from the name `build_model` returns.
     """
     from fulora.classify import weights as files
 
@@ -158,11 +158,11 @@ def build_model(
     seed: int,
     pretrained: Pretrained = "auto",
 ) -> tuple[nn.Module, str]:
-    """Return the model on the CPU, and the name of its starting weights.
+    """Return the model on the CPU, and the name of its initial weights.
 
     The name is `resnet18.tv_in1k (folder)`, `resnet18.tv_in1k (hub)` or `from scratch`; for a torchvision file it is
-    the file's name. `auto` looks in `weights`, then on the hub, and starts from scratch where neither has any; `local`
-    does not ask the hub; `hub` raises InputError where the hub has none; `none` is from scratch. The head is new.
+    the file's name. `auto` looks in `weights`, then on the hub, else starts from scratch; `local` does not contact the
+    hub; `hub` raises InputError if the hub has none; `none` is from scratch. The head is new.
     """
     from fulora.classify import weights as files
 
@@ -183,6 +183,6 @@ def build_model(
         files.load_backbone(model, state, architecture=name, origin=f"hub:timm/{spec.tag}")
         return model, f"{spec.tag} (hub)"
     if pretrained == "hub":
-        remedy = "Connect this machine, or put the file into a folder given as weights, or choose pretrained='none'"
+        remedy = "Connect to a network, put the file into the directory given as weights, or choose pretrained='none'"
         raise InputError(fault("pretrained", "hub", f"finds no weights {spec.tag} on the Hugging Face hub", remedy))
     return model, "from scratch"

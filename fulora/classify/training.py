@@ -1,7 +1,7 @@
-"""Training one classifier on decoded images, and predicting with it.
+"""Train one classifier on decoded images.
 
 In: images uint8 [N, R, R, 3], an array or rows of mapped stores, and plane indices [N]. Out: a trained model with its
-history; probabilities [N, 5].
+history.
 Source: paper section 3, "Implementation Details" (20 epochs, batch 24, SGD at 1e-3, cross-entropy, pixels in [-1, 1]).
 """
 
@@ -44,25 +44,25 @@ Labelled = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedClassifier:
-    """A trained model and how it came to be."""
+    """A trained model, with its training history and provenance."""
 
     model: nn.Module
     """The model in evaluation mode, on the device it was trained on."""
     weights_name: str
-    """What it started from: `resnet18.tv_in1k (folder)`, `... (hub)` or `from scratch`."""
+    """Initial weights: `resnet18.tv_in1k (folder)`, `... (hub)` or `from scratch`."""
     history: list[dict[str, float]]
     """One row per epoch: epoch, loss, accuracy (percent, training), learning_rate, images_per_second, seconds, and
     validation_accuracy where there is a validation set."""
     seconds: float
-    """Time in training, without building the model; that of earlier processes counted, where it went on from one."""
+    """Training time, without building the model; including earlier processes if it was resumed."""
     peak_memory_bytes: int
     """Peak of the GPU's allocated memory, or of the process's resident memory on a CPU."""
     device: str
-    """Where it was trained."""
+    """Device it was trained on."""
     epoch: int
     """The epoch whose weights these are."""
     resumed_from: int = 0
-    """The epoch of the checkpoint it went on from; 0: from the start."""
+    """The epoch of the checkpoint it resumed from; 0: from the start."""
 
 
 def train_classifier(
@@ -79,11 +79,11 @@ def train_classifier(
 ) -> TrainedClassifier:
     """Return a classifier trained on uint8 images [N, R, R, 3] with plane indices [N].
 
-    The same arguments give the same weights on a CPU with the same number of threads. `on_epoch` gets each row of the
-    history as it is made. `checkpoint` is a folder for where the training stands after an epoch, written at most every
-    `checkpoint_seconds` (0: every epoch); the same call in another process goes on from there, on a CPU to the same
-    weights and history, times aside. The caller removes it, after what it makes of the model is safe. Raises InputError
-    for a faulty configuration or faulty images, FloatingPointError naming the step where the loss is not finite.
+    The same arguments give the same weights on a CPU with the same number of threads. `on_epoch` is called with each
+    row of the history. `checkpoint` is a directory for checkpoints, written after an epoch at most every
+    `checkpoint_seconds` (0: every epoch); the same call in another process resumes from it, on a CPU to the same
+    weights and history, times aside. The caller deletes it once it has saved its results. Raises InputError for an
+    invalid configuration or images, FloatingPointError naming the first step with a non-finite loss.
     """
     import torch
 
@@ -144,7 +144,7 @@ def _train_epochs(
     checkpoints: CheckpointManager | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> None:
-    """Train from where it stands to the last epoch, in place."""
+    """Train the remaining epochs, in place."""
     model = state.model
     while len(state.history) < config.epochs:
         begin = time.perf_counter()
@@ -172,7 +172,7 @@ def _train_epochs(
 def _train_epoch(
     state: TrainingState, pixels: Pixels, labels: np.ndarray, config: ClassifierConfig, place: torch.device
 ) -> dict[str, float]:
-    """Train on every image once, in place; return the epoch's row. Waits for the device once, at the end."""
+    """Train one epoch, in place, and return its row of the history. Synchronises with the device once, at the end."""
     import torch
     from torch.nn import functional
 
@@ -226,7 +226,7 @@ def _image_faults(pixels: Pixels, labels: np.ndarray, resolution_px: int) -> lis
         rule = f"must be uint8 [N, {resolution_px}, {resolution_px}, 3]"
         return [fault("pixels", f"{pixels.dtype} {list(pixels.shape)}", rule, "Decode at the configured resolution")]
     if len(pixels) < 2:
-        return [fault("pixels", len(pixels), "images cannot train a classifier", "Give at least 2")]
+        return [fault("pixels", len(pixels), "images are too few to train a classifier", "Give at least 2")]
     labels = np.asarray(labels)
     if labels.shape != (len(pixels),) or labels.min() < 0 or labels.max() >= len(PLANES):
         rule = f"must be {len(pixels)} plane indices from 0 to {len(PLANES) - 1}"

@@ -1,7 +1,7 @@
-"""ImageNet weights from a folder or the hub, brought into timm's names.
+"""Load ImageNet weights from a directory or the hub, under timm's names.
 
-In: weight files of timm (safetensors, pth) or torchvision (pth). Out: a model whose backbone holds them; the head
-stays new. Nothing is executed from a file: safetensors, or torch's `weights_only=True`.
+In: weight files of timm (safetensors, pth) or torchvision (pth). Out: a model whose backbone has them; the head
+is new. No file can run code: safetensors, or torch's `weights_only=True`.
 Source: torchvision's model definitions; its DenseNet and ResNet use timm's names, its MobileNet v2 and EfficientNet
 list the same tensors in the same order under other names, its ViT needs some renamings.
 """
@@ -25,7 +25,7 @@ HEADS = ("classifier", "fc", "head", "heads")
 """First part of the name of a head's tensors, in timm and in torchvision."""
 
 HUB_TIMEOUT_SECONDS = 5
-"""The hub is asked once per process; a machine without a network waits this long and no longer."""
+"""Timeout of the one connection test per process, for machines without a network."""
 
 _VIT_NAMES = (
     (r"^class_token$", "cls_token"),
@@ -41,12 +41,12 @@ _VIT_NAMES = (
 
 
 def find_file(folder: Path, tag: str, torchvision_stem: str) -> Path | None:
-    """Return the file of a model in a folder, or None: timm's tag first, then torchvision's name (a pattern).
+    """Return the weight file of a model in a directory, or None: timm's tag first, then torchvision's name (a pattern).
 
-    Raises InputError where the folder is missing or two files could be meant.
+    Raises InputError if the directory does not exist or several files match.
     """
     if not folder.is_dir():
-        raise InputError(fault("weights", str(folder), "is no folder", "Give a folder of weight files or none"))
+        raise InputError(fault("weights", str(folder), "is not a directory", "Give one with weight files, or none"))
     for suffix in (".safetensors", ".pth", ".pt"):
         if (folder / f"{tag}{suffix}").is_file():
             return folder / f"{tag}{suffix}"
@@ -54,7 +54,7 @@ def find_file(folder: Path, tag: str, torchvision_stem: str) -> Path | None:
     found = sorted(file for file in folder.iterdir() if named.match(file.name))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise InputError(fault("weights", str(folder), f"holds several files of one model: {names}", "Leave one there"))
+        raise InputError(fault("weights", str(folder), f"has several files of one model: {names}", "Keep one of them"))
     return found[0] if found else None
 
 
@@ -71,14 +71,14 @@ def _sha256(file: Path, mtime_ns: int, size: int) -> str:
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weight file by name. Raises InputError where it is no plain state dict."""
+    """Return the tensors of a weight file by name. Raises InputError if it is not a state dict."""
     import pickle
 
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    remedy = "Give a plain state dict as .safetensors, .pth or .pt"
+    remedy = "Give a state dict of tensors as .safetensors, .pth or .pt"
     try:
         if file.suffix == ".safetensors":
             state: object = load_file(str(file))
@@ -90,14 +90,14 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(fault("weights", str(file), "holds no plain state dict", remedy))
+        raise InputError(fault("weights", str(file), "is not a state dict of tensors", remedy))
     return dict(state)
 
 
 def load_backbone(model: nn.Module, state: Mapping[str, Tensor], *, architecture: str, origin: str) -> None:
-    """Load all tensors but the head into the model, in place; every tensor must fit, none may be left over.
+    """Load all tensors but the head into the model, in place; names and shapes must match exactly.
 
-    Raises InputError naming the first tensors that do not fit, where the state is of another architecture.
+    Raises InputError naming the first tensors that do not match, as for another architecture.
     """
     wanted = {key: value for key, value in model.state_dict().items() if not _is_head(key)}
     given = {key: value for key, value in state.items() if not _is_head(key)}
@@ -105,7 +105,7 @@ def load_backbone(model: nn.Module, state: Mapping[str, Tensor], *, architecture
     if "pos_embed" in wanted and "pos_embed" in given:
         given["pos_embed"] = _resample(given["pos_embed"], model)
     problems = [f"{key} is missing" for key in wanted if key not in given]
-    problems += [f"{key} does not belong" for key in given if key not in wanted]
+    problems += [f"{key} is unexpected" for key in given if key not in wanted]
     problems += [
         f"{key} has shape {tuple(given[key].shape)}, not {tuple(value.shape)}"
         for key, value in wanted.items()
@@ -114,12 +114,12 @@ def load_backbone(model: nn.Module, state: Mapping[str, Tensor], *, architecture
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         rule = f"does not fit {architecture}: {'; '.join(problems[:3])}{more}"
-        raise InputError(fault("weights", origin, rule, f"Give a file of {architecture}, or take it out of the folder"))
+        raise InputError(fault("weights", origin, rule, f"Give a file of {architecture}, or remove this file"))
     model.load_state_dict(given, strict=False)
 
 
 def _hub_answers() -> bool:
-    """Return whether the hub may be asked and answers."""
+    """Return whether the hub may be contacted and can be reached."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return False
     return _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
@@ -127,7 +127,7 @@ def _hub_answers() -> bool:
 
 @functools.cache
 def _answers(endpoint: str) -> bool:
-    """Return whether an address answers in time; a thread, because looking up a name has no timeout of its own."""
+    """Return whether an address answers in time; in a thread, because name resolution has no timeout."""
     import threading
     import urllib.error
     import urllib.request
@@ -151,9 +151,9 @@ def _answers(endpoint: str) -> bool:
 
 
 def hub_state(tag: str) -> dict[str, Tensor] | None:
-    """Return timm's weights of a tag from the hub's cache or the hub, or None where neither has them.
+    """Return timm's weights of a tag from the hub's cache or the hub, or None if neither has them.
 
-    Raises InputError where the hub answers but does not hand them out.
+    Raises InputError if the hub can be reached but the download fails.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -176,9 +176,9 @@ def hub_state(tag: str) -> dict[str, Tensor] | None:
                 error, LocalEntryNotFoundError
             ):
                 return None
-            # It answers, so it may have them: from scratch would be another experiment than was asked for.
-            rule = f"could not be had from the hub, which answers ({one_line(error.__cause__ or error)})"
-            remedy = "Try again later, put the file into a folder given as weights, or choose pretrained='none'"
+            # The hub can be reached, so it may have them: training from scratch would be another experiment.
+            rule = f"cannot be downloaded from the hub ({one_line(error.__cause__ or error)})"
+            remedy = "Try again later, put the file into the directory given as weights, or choose pretrained='none'"
             raise InputError(fault("weights", tag, rule, remedy)) from error
     return read_state(Path(file))
 

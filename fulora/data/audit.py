@@ -1,9 +1,9 @@
-"""Duplicate audit: images that occur twice in a catalog, with equal or nearly equal pixels.
+"""Duplicate audit: pairs of images in a catalog with equal or nearly equal pixels.
 
 In: records. Out: pairs of images with equal pixels, whatever their files, patients or splits are, and pairs with nearly
 equal perceptual hashes (`fulora.data.near_duplicates`); the records without training images that leak test images.
 Source: measured: the published African set has pixel-identical images under different patient numbers, some of them in
-both its training and its test split. Of its 295 images that were at hand 16 pairs are equal and none other nearly so.
+both its training and its test split. Among its 295 images, 16 pairs are equal and no other pair is nearly equal.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fulora.data.near_duplicates import NEAR_BITS, RULE, least_distances, near_p
 from fulora.data.records import ImageRecord
 
 ImageSetName = Literal["train", "test", "lora", "synthetic"]
-"""Use of an image. `test`: of the published test split; `lora`: of the training split, and LoRA is fine-tuned on it;
-`train`: the others of the training split."""
+"""Use of an image. `test`: the published test split; `lora`: the training images LoRA is fine-tuned on; `train`: all
+other training images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ class DuplicatePair:
     patient_b: str
     """The second image's patient."""
     same_plane: bool
-    """Whether both carry the same label."""
+    """Whether both have the same label."""
 
     @property
     def leak(self) -> bool:
@@ -62,8 +62,8 @@ class DuplicatePair:
 def find_duplicates(records: Iterable[ImageRecord], *, lora: Collection[str] = ()) -> list[DuplicatePair]:
     """Return every pair of images with equal or nearly equal pixels, sorted; the order of the records does not matter.
 
-    `lora` are the ids of the images that LoRA is fine-tuned on. Three equal images are three pairs. A synthetic image
-    is paired with the nearest image of each set only, as a model may generate the same image thousands of times.
+    `lora` is the ids of the images LoRA is fine-tuned on. Three equal images make three pairs. A synthetic image is
+    paired only with the nearest image of each set, as a model may generate the same image thousands of times.
     """
     # Synthetic images first: each is then the earlier of all its pairs.
     images = sorted(records, key=lambda r: (r.source != "synthetic", r.image_id))
@@ -79,24 +79,24 @@ def find_duplicates(records: Iterable[ImageRecord], *, lora: Collection[str] = (
 
 
 def describe_pairs(pairs: Sequence[DuplicatePair]) -> list[str]:
-    """Return a sentence for each kind of pair: their number, and how many of them leak a test image."""
+    """Return a sentence per kind of pair: the number of pairs, and how many leak a test image into training."""
     sentences = []
     for kind, words in (("pixels", "equal pixels"), ("perceptual", f"nearly equal pixels ({RULE})")):
         of_kind = [pair for pair in pairs if pair.kind == kind]
         leaks = [{pair.set_a, pair.set_b} for pair in of_kind if pair.leak]
         by_set = "".join(
             f", {what}: {count}"
-            for name, what in (("lora", "one LoRA learns from"), ("synthetic", "a synthetic one"))
+            for name, what in (("lora", "with a LoRA training image"), ("synthetic", "with a synthetic image"))
             if (count := sum(name in leak for leak in leaks))
         )
         if of_kind:
-            leaked = f"of a test image and one to train on: {len(leaks)}{by_set}"
+            leaked = f"of a test and a training image: {len(leaks)}{by_set}"
             sentences.append(f"pairs of images with {words}: {len(of_kind)}, {leaked}")
     return sentences
 
 
 def patients_on_both_sides(records: Iterable[ImageRecord]) -> list[str]:
-    """Return the patients, sorted, with images in both the training and the test split: another kind of leak."""
+    """Return the sorted patients with images in both the training and the test split: leakage by patient."""
     sides: dict[str, set[str]] = defaultdict(set)
     for record in records:
         if record.patient_id:
@@ -107,10 +107,10 @@ def patients_on_both_sides(records: Iterable[ImageRecord]) -> list[str]:
 def without_duplicates(records: Iterable[ImageRecord]) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Return the records to keep, in their order, and the training images left out.
 
-    Left out are training images with equal or nearly equal pixels to a test image of any source, those of patients
-    with test images, and of training images with equal pixels all but the one whose id sorts first. Training images
-    that are only nearly equal are kept, of one patient or two: they are frames of one sweep. All test images are kept;
-    scores without duplicates are a matter of scoring.
+    Left out are training images that are duplicates or near duplicates of a test image of any source, training images
+    of test patients, and of training images with equal pixels all but the one whose id sorts first. Training images
+    that are only near duplicates of each other are kept: they are frames of one sweep. All test images are kept; the
+    table of deduplicated scores leaves test duplicates out.
     """
     records = list(records)
     tested = [record for record in records if record.split != "train"]

@@ -1,8 +1,8 @@
 """LoRA on the attention of a base: added for training, merged for sampling.
 
 In: a base's U-Net or text encoder. Out: the same with trainable matrices A and B beside frozen weights, or with
-W0 + alpha / rank * B A in their place.
-Source: FU-LoRA equation (2); Hu et al. 2021. B is zero, so training starts at the base.
+weights W0 + alpha / rank * B A.
+Source: FU-LoRA equation (2); Hu et al. 2021. B is initialised to zero, so training starts at the base.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fulora.diffusion.base import Base
 
 Initialisation = Literal["gaussian", "kaiming"]
-"""How A is drawn. `gaussian`: deviation 1 / rank (the paper's, as peft does it). `kaiming`: uniform within
+"""Initialisation of A. `gaussian`: standard deviation 1 / rank (the paper's, as in peft). `kaiming`: uniform within
 1 / sqrt(inputs) (the released code's)."""
 
 _PROJECTIONS = r"(to_q|to_k|to_v|to_out\.0)"
@@ -35,7 +35,7 @@ TEXT_TARGETS = r".*\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
 def target_modules(targets: str) -> str:
-    """Return the pattern of module paths for one of TARGETS; any other text is itself the pattern."""
+    """Return the regular expression of module paths for one of TARGETS; any other text is itself the pattern."""
     return TARGETS.get(targets, targets)
 
 
@@ -44,8 +44,8 @@ def add_lora(
 ) -> list[Any]:
     """Add a LoRA to a U-Net or text encoder in place and return its trainable parameters, float32.
 
-    A is drawn on the CPU in the order of the names, so it depends on the seed and neither on the device nor on torch's
-    global generator; B is zero. Raises InputError where no layer matches the targets, listing what there is.
+    A is drawn on the CPU in the order of the names, so it depends on the seed but not on the device or torch's global
+    generator; B is zero. Raises InputError listing the layers if none matches the targets.
     """
     import torch
     from peft import LoraConfig, inject_adapter_in_model
@@ -77,7 +77,7 @@ def add_lora(
 
 
 def lora_weights(unet: Any, text_encoder: Any = None) -> AdapterWeights:
-    """Return copies of the matrices added to a U-Net and, where it has any, to a text encoder, on the CPU."""
+    """Return copies of the matrices added to a U-Net and, if it has any, to a text encoder, on the CPU."""
     down: dict[str, Any] = {}
     up: dict[str, Any] = {}
     settings = None
@@ -94,9 +94,9 @@ def lora_weights(unet: Any, text_encoder: Any = None) -> AdapterWeights:
 
 
 def merge(base: Base, weights: AdapterWeights, origin: str = "adapter") -> None:
-    """Put W0 + alpha / rank * B A in the place of each adapted weight of a base, in place.
+    """Replace each adapted weight of a base by W0 + alpha / rank * B A, in place.
 
-    Merge in float32 and lower the precision afterwards: a small change is lost on a half-precision weight.
+    Merge in float32 and lower the precision afterwards: half precision rounds small changes away.
     Raises InputError naming the first modules that do not fit the base.
     """
     import torch
@@ -111,7 +111,7 @@ def merge(base: Base, weights: AdapterWeights, origin: str = "adapter") -> None:
 
 
 def check_fit(base: Base, weights: AdapterWeights, origin: str) -> None:
-    """Raise InputError unless every matrix has a module of its size in the base."""
+    """Raise InputError unless the base has a module of matching size for every matrix."""
     faults = []
     for name, down in weights.down.items():
         have = getattr(_submodule(base, name), "weight", None)

@@ -1,6 +1,6 @@
-"""The diffusion base: loaded, checked and frozen.
+"""Load, check and freeze the diffusion base model.
 
-In: `tiny`, `random:sd15`, a local diffusers folder, a single .safetensors file (or, where unpickling is
+In: `tiny`, `random:sd15`, a local diffusers directory, a single .safetensors file (or, where unpickling is
 allowed, .ckpt), or the id of a repository on the Hugging Face hub.
 Out: a `Base`, the parts of a Stable Diffusion pipeline on a device, with the hash of the weights that ran.
 Source: Rombach et al. 2022 (latent diffusion); the layout is diffusers' StableDiffusionPipeline.
@@ -41,7 +41,7 @@ class Base:
     """A loaded base. Every weight is frozen and every part in evaluation mode."""
 
     name: str
-    """What ran, for tables and reports: the spec and the short hash."""
+    """Name for tables and reports: the spec and the short hash."""
     sha256: str
     """First 16 hexadecimal digits of the hash over the weight files, in the order of their names."""
     vae: Any
@@ -55,9 +55,9 @@ class Base:
     scheduler: Any
     """The base's own scheduler; others are made from its configuration."""
     device: str
-    """torch's name of the device the parts are on."""
+    """torch device of the parts."""
     dtype: torch.dtype
-    """Type of the weights."""
+    """dtype of the weights."""
 
     @property
     def pixels_per_latent(self) -> int:
@@ -79,8 +79,8 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
     """Return the base of `spec` on a device, frozen; `dtype` None is float32.
 
     Weights are read from safetensors; `allow_pickle` also lets diffusers read .bin and .ckpt files, which can run code.
-    Raises InputError where there is no such base, where the hub cannot be reached, or where it is not an
-    epsilon-predicting text-to-image model.
+    Raises InputError if the base does not exist, the hub cannot be reached, or it is not an epsilon-predicting
+    text-to-image model.
     """
     import torch
 
@@ -114,7 +114,7 @@ def load_base(spec: str, *, device: str = "cpu", dtype: torch.dtype | None = Non
 
 
 def _frozen(pipe: Any, sha256: str, label: str, device: str, dtype: torch.dtype) -> Base:
-    """Return a pipeline's parts as a base on a device, no weight of it trainable."""
+    """Return a pipeline's parts as a frozen base on a device."""
     for part in PARTS:
         getattr(pipe, part).requires_grad_(False).eval()
     base = Base(
@@ -164,11 +164,10 @@ def _check_parts(pipe: Any, spec: str) -> None:
 def _from_single_file(path: Path, spec: str, options: dict[str, Any]) -> Any:
     from diffusers import StableDiffusionPipeline
 
-    # Such a file has no configuration: a folder of its name beside it is taken for one, else diffusers asks the hub.
+    # A single file has no configuration: it is read from a directory of the same name, else from the hub.
     folder = path.with_suffix("")
     remark = (
-        f"Its configuration comes from the hub; without the hub, put a diffusers folder with the configurations beside "
-        f"it, named {folder}"
+        f"Its configuration comes from the hub; offline, put a diffusers directory with the configurations at {folder}"
     )
     if (folder / "model_index.json").is_file():
         options = {**options, "config": str(folder), "local_files_only": True}
@@ -187,7 +186,7 @@ def _from_single_file(path: Path, spec: str, options: dict[str, Any]) -> Any:
 
 
 def _lacking(parts: list[Any], shown: int = 3) -> str:
-    """Return which weights no data was found for, or nothing; diffusers leaves such a weight on torch's meta device."""
+    """Return the weights missing from the file, or ''; diffusers leaves them on torch's meta device."""
     faults = []
     for part in parts:
         names = [name for name, weight in part.state_dict().items() if weight.is_meta]
@@ -198,7 +197,7 @@ def _lacking(parts: list[Any], shown: int = 3) -> str:
 
 
 def _left_unfilled(error: Exception) -> list[Any]:
-    """Return the part that torch refused to move because weights of it have no data, if that is what `error` says."""
+    """Return the part that torch cannot move because its weights have no data, if that is the cause of `error`."""
     from torch.nn import Module
 
     if isinstance(error, NotImplementedError):
@@ -216,13 +215,13 @@ def _download(spec: str, *, allow_pickle: bool) -> Path:
     try:
         return Path(StableDiffusionPipeline.download(spec, use_safetensors=None if allow_pickle else True))
     except Exception as error:  # the hub's client raises OSError, its own and its transport's errors
-        rule = f"is not a local path and could not be fetched from the Hugging Face hub ({one_line(error)})"
+        rule = f"is not a local path and cannot be downloaded from the Hugging Face hub ({one_line(error)})"
         raise InputError(fault("base", spec, rule, REMEDY)) from error
 
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """Keep progress bars and the remark of an optional 4-bit kernel off the terminal while a base is loaded."""
+    """Suppress progress bars and a warning about an optional 4-bit kernel while a base is loaded."""
     # bitsandbytes, which diffusers imports, warns on CPUs with AVX-512 of a kernel that nothing here uses.
     remark = logging.getLogger("bitsandbytes.backends.cpu.ops")
     level = remark.level

@@ -1,6 +1,6 @@
-"""Where a diffusion base lies, whether it looks like one, and its hash: names and headers, no weights are loaded.
+"""Locate, check and hash a diffusion base from its file names and headers, without loading weights.
 
-In: `tiny`, `random:sd15`, a local diffusers folder, a single .safetensors file (or, where unpickling is
+In: `tiny`, `random:sd15`, a local diffusers directory, a single .safetensors file (or, where unpickling is
 allowed, .ckpt), or the id of a repository on the Hugging Face hub. Out: InputError, or nothing; a fingerprint.
 """
 
@@ -21,18 +21,18 @@ RANDOM = "random:sd15"
 
 REMEDY = (
     "Pass --base with 'tiny' (bundled), 'random:sd15' (its architecture, random weights), "
-    "a local folder in diffusers' Stable Diffusion layout (with model_index.json), "
+    "a local directory in diffusers' Stable Diffusion layout (with model_index.json), "
     "a single Stable Diffusion 1.5 .safetensors file, or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5"
 )
 PARTS = ("vae", "unet", "text_encoder")
-"""Folders that hold weights."""
+"""Directories that hold weights."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FAMILY = "StableDiffusionPipeline"
 
 
 def check_base(spec: str, *, allow_pickle: bool = False) -> None:
-    """Raise InputError unless `spec` names something that looks like a base; reads names and headers, no weights."""
+    """Raise InputError unless `spec` names a valid base; reads file names and headers, no weights."""
     if spec == RANDOM:
         return
     if spec == TINY:
@@ -44,9 +44,9 @@ def check_base(spec: str, *, allow_pickle: bool = False) -> None:
     elif path.is_file():
         _check_single_file(path, spec, allow_pickle)
     elif path.suffix in {".safetensors", ".ckpt"}:
-        raise InputError(fault("base", spec, "is a file that is not there", REMEDY))
+        raise InputError(fault("base", spec, "is not a file", REMEDY))
     elif not _HUB_ID.fullmatch(spec):
-        raise InputError(fault("base", spec, "is neither a path that is there nor a hub id (owner/name)", REMEDY))
+        raise InputError(fault("base", spec, "is neither an existing path nor a hub id (owner/name)", REMEDY))
 
 
 def fingerprint(spec: str) -> str:
@@ -68,7 +68,7 @@ def tiny_folder() -> Path:
 def check_folder(folder: Path, spec: str) -> None:
     index = folder / "model_index.json"
     if not index.is_file():
-        raise InputError(fault("base", spec, "is no diffusion model: the folder has no model_index.json", REMEDY))
+        raise InputError(fault("base", spec, "is not a diffusion model: the directory has no model_index.json", REMEDY))
     try:
         parts = json.loads(index.read_text())
         kind = parts.get("_class_name")
@@ -78,13 +78,13 @@ def check_folder(folder: Path, spec: str) -> None:
         raise InputError(fault("base", spec, f"is a {kind}, not a {_FAMILY} (Stable Diffusion 1.x)", REMEDY))
     missing = [part for part in (*PARTS, "tokenizer", "scheduler") if not (folder / part).is_dir()]
     if missing:
-        raise InputError(fault("base", spec, f"is incomplete: it lacks {', '.join(missing)}", REMEDY))
+        raise InputError(fault("base", spec, f"is incomplete: missing {', '.join(missing)}", REMEDY))
 
 
 def _check_single_file(path: Path, spec: str, allow_pickle: bool) -> None:
     if path.suffix != ".safetensors":
         if not allow_pickle:
-            rule = "is not a .safetensors file; reading it unpickles, which can run code in it"
+            rule = "is not a .safetensors file; it is a pickle, which can run code when loaded"
             raise InputError(
                 fault("base", spec, rule, "Use a .safetensors file, or pass --allow-pickle if you trust it")
             )
@@ -97,7 +97,7 @@ def _check_single_file(path: Path, spec: str, allow_pickle: bool) -> None:
     except (SafetensorError, OSError) as error:
         raise InputError(fault("base", spec, f"is not a readable safetensors file ({error})", REMEDY)) from error
     if not any(name.startswith("model.diffusion_model.") for name in names):
-        rule = "is no diffusion model: it holds no weights named model.diffusion_model.*"
+        rule = "is not a diffusion model: it has no weights named model.diffusion_model.*"
         raise InputError(fault("base", spec, rule, REMEDY))
 
 
@@ -114,9 +114,9 @@ def hash_files(files: list[Path]) -> str:
 
 
 def check_hub(spec: str) -> None:
-    """Raise InputError where `spec` is a hub id whose model cannot be reached: no network, no access, no such model.
+    """Raise InputError if `spec` is a hub id whose model cannot be reached: no network, no access, no such model.
 
-    Reads model_index.json, from the local cache where it is there. Nothing for a base on this machine.
+    Reads model_index.json, from the local cache if present. Does nothing for a local base.
     """
     if spec in (TINY, RANDOM) or Path(spec).expanduser().exists():
         return
@@ -126,7 +126,7 @@ def check_hub(spec: str) -> None:
         folder = Path(hf_hub_download(spec, "model_index.json")).parent
     except (OSError, ValueError) as error:  # every error of the hub's client is one of these
         rule = f"cannot be reached on the Hugging Face hub ({one_line(error, 300)})"
-        remedy = "Log in with `hf auth login`, download it before on a machine with a network, or pass a local folder"
+        remedy = "Log in with `hf auth login`, download it beforehand, or pass a local directory"
         raise InputError(fault("base", spec, rule, remedy)) from error
     kind = json.loads((folder / "model_index.json").read_text()).get("_class_name")
     if kind != _FAMILY:

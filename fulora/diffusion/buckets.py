@@ -1,8 +1,8 @@
-"""Which size an image is trained at: a square, or the bucket of its aspect ratio.
+"""Aspect-ratio buckets: the size at which an image is trained.
 
-In: an image's width and height. Out: the size it is resized to and the size cut from its middle.
+In: an image's width and height. Out: the size it is resized to, and the size of the centre crop.
 Source: kohya-ss/sd-scripts `library/train_util.py`, BucketManager.select_bucket with `bucket_no_upscale`, as the
-released FU-LoRA code runs it: sides are multiples of a step, the area is at most a square's, nothing is enlarged.
+released FU-LoRA code runs it: sides are multiples of a step, the area is at most the square's, no image is enlarged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Bucket(NamedTuple):
-    """A size to train at, and the size an image is brought to before its middle is cut out."""
+    """A training size, and the size an image is resized to before the centre crop."""
 
     width: int
     height: int
@@ -23,7 +23,7 @@ class Bucket(NamedTuple):
 
 
 def select_bucket(width: int, height: int, *, resolution_px: int, step_px: int) -> Bucket:
-    """Return the bucket of an image; `resolution_px` squared is the most area, `step_px` divides both sides.
+    """Return the bucket of an image; `resolution_px` squared is the maximum area, `step_px` divides both sides.
 
     Raises ValueError where a side is below one step: such an image would have to be enlarged.
     """
@@ -49,7 +49,7 @@ def select_bucket(width: int, height: int, *, resolution_px: int, step_px: int) 
 
 
 def fit_to_bucket(image: np.ndarray, bucket: Bucket) -> np.ndarray:
-    """Return an image uint8 [H, W, 3] brought to a bucket's size, uint8 [height, width, 3]: resized, the middle cut."""
+    """Return an image uint8 [H, W, 3] resized and centre-cropped to a bucket, uint8 [height, width, 3]."""
     from PIL import Image
 
     resized = (bucket.resized_width, bucket.resized_height)

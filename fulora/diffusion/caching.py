@@ -1,4 +1,4 @@
-"""What the frozen parts of a base say once, kept for the whole training: latents of images, embeddings of prompts.
+"""Cache latents and text embeddings for the whole training.
 
 In: a base, images, prompts. Out: float32 tensors on the base's device.
 """
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from fulora.diffusion.base import Base
 
     Embedder = Callable[[torch.Tensor], torch.Tensor]
-    """From rows of some prompts, int64 [B], to their embeddings [B, 77, D]."""
+    """Maps indices of prompts, int64 [B], to their embeddings [B, 77, D]."""
 
 
 def check_resolution(base: Base, resolution_px: int) -> None:
-    """Raise InputError unless a side of this size has a whole number of latents, in diffusers' steps of 8 pixels."""
+    """Raise InputError unless the resolution is a multiple of 8 (diffusers' rule) and of the autoencoder's factor."""
     step = max(8, base.pixels_per_latent)
     if resolution_px < step or resolution_px % step:
         raise InputError(fault("resolution_px", resolution_px, f"must be a multiple of {step}", "Change resolution_px"))
 
 
 def cache_latents(base: Base, pixels: np.ndarray, *, batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and deviation of each image's latent posterior, both scaled as the U-Net sees them, [N, C, h, w].
+    """Return mean and standard deviation of each image's latent distribution, scaled for the U-Net, [N, C, h, w].
 
-    `pixels` is uint8 [N, H, W, 3], sides in multiples of 8. A latent is mean + deviation * noise, drawn anew
-    at every step of training.
+    `pixels` is uint8 [N, H, W, 3], sides in multiples of 8. Every training step samples a new latent,
+    mean + deviation * noise.
     """
     import torch
 
@@ -50,10 +50,10 @@ def cache_latents(base: Base, pixels: np.ndarray, *, batch: int = 8) -> tuple[to
 
 
 def encode_prompts(base: Base, prompts: Sequence[str], clip_skip: int | None = None) -> torch.Tensor:
-    """Return the text embeddings [N, 77, D] of prompts, in the base's type; as many tokens as the tokenizer takes.
+    """Return the text embeddings [N, 77, D] of prompts, in the base's dtype, padded to the tokenizer's length.
 
-    `clip_skip` counts as diffusers does: None is the last layer, 1 the one before it, then the final layer norm.
-    Each distinct prompt is encoded once and alone, so an embedding does not depend on the others asked for.
+    `clip_skip` counts as in diffusers: None is the last layer, 1 the one before it, then the final layer norm.
+    Each distinct prompt is encoded once and alone, so an embedding does not depend on the other prompts.
     """
     import torch
 
@@ -69,13 +69,13 @@ def encode_prompts(base: Base, prompts: Sequence[str], clip_skip: int | None = N
 def cached_embedder(
     base: Base, prompts: Sequence[str], clip_skip: int | None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function from rows of the prompts, int64 [B], to embeddings [B, 77, D] encoded here once."""
+    """Return a function from indices of prompts, int64 [B], to their embeddings [B, 77, D], computed once."""
     embeddings = encode_prompts(base, prompts, clip_skip)
     return lambda rows: embeddings[rows]
 
 
 def trained_embedder(base: Base, prompts: Sequence[str], clip_skip: int | None) -> Embedder:
-    """Return the same function through the base's text encoder each time, for one that is trained."""
+    """Return the same function for a text encoder in training: embeddings are computed at every call."""
     _check_clip_skip(base, clip_skip)
     ids, mask = _tokenise(base, prompts)
     encoder = base.text_encoder
@@ -99,7 +99,7 @@ def _check_clip_skip(base: Base, clip_skip: int | None) -> None:
 
 
 def _tokenise(base: Base, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return token ids [N, 77] and, where the text encoder wants one, the attention mask, on the base's device."""
+    """Return token ids [N, 77] and, if the text encoder uses one, the attention mask, on the base's device."""
     length = base.tokenizer.model_max_length
     tokens = base.tokenizer(
         list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"

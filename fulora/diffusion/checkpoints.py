@@ -1,7 +1,7 @@
-"""Where a training stands, on disk: written whole, checked when read, the one before kept.
+"""Checkpoints of a training: written atomically, verified when read, the last two kept.
 
-In: tensors and facts of a step. Out: a folder with the last two steps; the newest whole one read back.
-No pickles: tensors as safetensors, everything else as JSON beside them.
+In: tensors and facts of a step. Out: a directory with the last two steps; the newest intact one is read back.
+No pickles: tensors as safetensors, everything else as JSON in their metadata.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     import torch
 
 KEPT = 2
-"""Checkpoints kept: the newest may turn out torn."""
+"""Checkpoints kept: the newest may be damaged."""
 
 
 class State(NamedTuple):
-    """A training after some step."""
+    """The state of a training after a step."""
 
     step: int
     """Optimizer steps done."""
     tensors: dict[str, torch.Tensor]
-    """Everything of numbers: parameters, optimizer, random streams, losses."""
+    """Parameters, optimizer state, random streams, losses."""
     facts: dict[str, Any]
-    """Everything else, as JSON has it."""
+    """Everything else, JSON-serialisable."""
 
 
 class Checkpoints:
-    """The checkpoints of one training in a folder of its own.
+    """The checkpoints of one training, in a directory of its own.
 
-    `identity` names what is trained (base, data, settings, seed): checkpoints of another are not read.
-    `every_seconds` is the least time between two, since writing is not free; 0 is every step.
+    `identity` identifies the training (base, data, settings, seed): checkpoints of another are not read.
+    `every_seconds` is the minimum time between two checkpoints; 0: after every step.
     """
 
     def __init__(self, folder: Path, *, identity: str, every_seconds: float = 60.0) -> None:
@@ -45,11 +45,11 @@ class Checkpoints:
         self._written = time.monotonic()
 
     def due(self) -> bool:
-        """Return whether it is time for the next one."""
+        """Return whether the next checkpoint is due."""
         return time.monotonic() - self._written >= self.every_seconds
 
     def save(self, state: State) -> Path:
-        """Write a state, drop all but the last two; returns the file."""
+        """Write a state, delete all but the last two, and return the file."""
         tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.tensors.items()}
         facts = json.dumps({"step": state.step, "facts": state.facts, "identity": self.identity}, sort_keys=True)
         metadata = {"facts": facts, "sha256": _digest(tensors, facts)}
@@ -60,7 +60,7 @@ class Checkpoints:
         return file
 
     def latest(self) -> State | None:
-        """Return the newest state that is whole and of this training, or None."""
+        """Return the newest intact state of this training, or None."""
         for file in self._files():
             try:
                 tensors, metadata = read_tensors(file)
@@ -69,13 +69,13 @@ class Checkpoints:
                     continue
                 read = json.loads(facts)
             except (OSError, ValueError, KeyError):
-                continue  # torn: the one before is as good, only older
+                continue  # damaged: use the previous one
             if read["identity"] == self.identity:
                 return State(read["step"], tensors, read["facts"])
         return None
 
     def clear(self) -> None:
-        """Remove the folder: the training is over."""
+        """Remove the directory, after the training has ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:

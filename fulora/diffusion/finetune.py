@@ -49,27 +49,27 @@ _MOST_SKIPPED = 24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneResult:
-    """What a fine-tuning leaves besides its adapter files."""
+    """The result of a fine-tuning, besides its adapter files."""
 
     losses: list[dict[str, float]]
     """One row per report: step, loss (mean since the last report), learning_rate, seconds (since the first step), and
     heldout_loss where it was measured."""
     adapter_sha256: str
-    """Of the diffusers file."""
+    """SHA-256 of the diffusers file."""
     num_trainable: int
-    """Trained numbers, A and B together."""
+    """Trainable parameters, A and B together."""
     peak_memory_bytes: int
-    """CUDA: the most torch held. CPU: the most the process held so far."""
+    """Peak memory: on CUDA torch's allocations, on a CPU the process's resident memory."""
     seconds: float
     """Wall time, loading and caching included."""
     steps_per_second: float
-    """Over the training steps alone."""
+    """Steps per second over the training steps alone."""
     base_name: str
-    """The base that ran, with its hash."""
+    """Name of the base, with its hash."""
     device: str
-    """The device that ran, in words."""
+    """Name of the device."""
     resumed_from: int = 0
-    """The step a checkpoint was taken up at; 0 where the training began anew."""
+    """The step of the checkpoint training resumed from; 0: from the start."""
 
 
 def finetune(
@@ -88,15 +88,15 @@ def finetune(
     checkpoint_seconds: float = 60.0,
     on_log: Log | None = None,
 ) -> FinetuneResult:
-    """Return the result of fine-tuning a base on images, having written the adapter's files to the folder `out`.
+    """Fine-tune a base on images, write the adapter's files to the directory `out` and return the result.
 
-    `pixels` is uint8 [N, R, R, 3], or with buckets N images uint8 [H, W, 3]; `captions` has N texts, `names` what to
-    call the images in an error. `heldout` is images and captions not trained on, whose loss is measured along the way.
-    `checkpoints` is a folder in which the training keeps where it stands, at most every `checkpoint_seconds`; called
-    again after a kill it goes on from there, and on a CPU the files are the same bytes as without the kill. They are
-    the same bytes for the same seed and number of threads in any case.
-    Raises InputError for input that cannot be used, FloatingPointError naming the first step of a non-finite loss, and
-    MemoryError with what to lower.
+    `pixels` is uint8 [N, R, R, 3], or with buckets N images uint8 [H, W, 3]; `captions` has N texts, `names` the
+    names of the images in error messages. `heldout` is images and captions not trained on, whose loss is measured
+    during training. `checkpoints` is a directory for checkpoints, written at most every `checkpoint_seconds`; called
+    again after an interruption, training resumes from the last one. On a CPU the same seed and number of threads give
+    the same bytes, with or without an interruption.
+    Raises InputError for invalid input, FloatingPointError naming the first step with a non-finite loss, and
+    MemoryError naming the settings to lower.
     """
     started = time.monotonic()
     raise_if_any([*config.validate(), *input_faults(pixels, captions, config)])
@@ -108,7 +108,7 @@ def finetune(
         base_name, base_sha256 = model.name, model.sha256
         text_encoder = model.text_encoder if config.text_encoder_rate > 0 else None
         training = prepare(model, pixels, captions, config, seed, heldout, names)
-        # The autoencoder, and the text encoder where it is not trained, have said all they have to say.
+        # Latents and text embeddings are cached: the frozen autoencoder and text encoder are no longer needed.
         del model
         gc.collect()
         release_cached_memory(device)
@@ -118,7 +118,7 @@ def finetune(
             kept = Checkpoints(checkpoints, identity=identity, every_seconds=checkpoint_seconds)
             state = kept.latest()
             if state is None:
-                kept.clear()  # another training's: their steps may be later, and only the latest are kept
+                kept.clear()  # of another training: their steps may be later, and only the latest are kept
             else:
                 training.restore(state)
         resumed_from = training.steps_done
@@ -157,7 +157,7 @@ def measure_memory(
     allow_pickle: bool = False,
     num_steps: int = 3,
 ) -> Footprint:
-    """Return what a fine-tuning takes of a device's memory: caching and a few real steps of it, nothing kept.
+    """Return the device memory of a fine-tuning, measured on caching and a few real steps; keeps nothing.
 
     On a CPU the figure is the process's, so call it in a process of its own.
     """
@@ -168,8 +168,8 @@ def measure_memory(
         training = prepare(model, pixels, captions, short, 0, None, ())
         del model
         gc.collect()
-        release_cached_memory(device)  # as a fine-tuning does: what caching took is not there beside the steps
-        # In float16 the first steps may be skipped, until the loss is scaled low enough; a real one makes the moments.
+        release_cached_memory(device)  # as a fine-tuning does: caching and steps do not add up
+        # In float16 the first steps may be skipped until the loss scale is low enough; a real one makes the moments.
         while training.steps_done < num_steps or (
             not training.optimizer.state and training.steps_done < short.num_steps
         ):
@@ -207,13 +207,13 @@ def prepare(
 
 
 def _ready(config: LoraConfig, device: str) -> tuple[str, torch.dtype]:
-    """Return the device and the type to train on, torch's flags set for them and the peak of memory counted anew."""
+    """Set torch's flags, reset the peak of memory, and return the device and precision to train with."""
     import torch
 
     device = resolve_device(device)
     dtype = resolve_precision(config.precision, device)
     reset_peak_memory(device)
-    # cuDNN's search is off: a training that is taken up should compute as it did before.
+    # cuDNN benchmarking is off: a resumed training uses the same algorithms as before.
     set_speed_flags(device, exact_fp32=dtype == torch.float32, fixed_shapes=False)
     return device, dtype
 
@@ -227,9 +227,9 @@ def _identity(
     device: str,
     dtype: torch.dtype,
 ) -> str:
-    """Return a hash of everything that decides the steps of a training; on a CPU its threads order the sums.
+    """Return a hash of everything that determines a training; on a CPU the number of threads, which orders the sums.
 
-    The type counts as it was resolved: one GPU's `auto` is bfloat16, another's float16.
+    Precision counts as resolved: `auto` is bfloat16 on one GPU, float16 on another.
     """
     import torch
 
@@ -242,7 +242,7 @@ def _identity(
 
 
 def _kohya_metadata(config: LoraConfig, base_sha256: str, num_images: int, seed: int) -> dict[str, object]:
-    """Return what web UIs and kohya's own tools read from such a file."""
+    """Return the metadata that web UIs and kohya's own tools read from a kohya file."""
     side = config.resolution_px
     return {
         "ss_sd_model_hash": base_sha256[:8],
@@ -264,7 +264,7 @@ def _kohya_metadata(config: LoraConfig, base_sha256: str, num_images: int, seed:
 
 @contextmanager
 def _memory_in_words(config: LoraConfig) -> Iterator[None]:
-    """Turn torch's lack of memory into a MemoryError that says what to lower."""
+    """Turn torch's out-of-memory error into a MemoryError that names the settings to lower."""
     import torch
 
     try:
@@ -273,12 +273,12 @@ def _memory_in_words(config: LoraConfig) -> Iterator[None]:
         if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         at = f"batch_size {config.batch_size}, resolution_px {config.resolution_px}, rank {config.rank}"
-        remedy = "lower batch_size, resolution_px or rank, or take precision bf16"
-        raise MemoryError(f"the device has too little memory for {at}: {remedy} ({error})") from error
+        remedy = "lower batch_size, resolution_px or rank, or use precision bf16"
+        raise MemoryError(f"out of memory on the device with {at}: {remedy} ({error})") from error
 
 
 def _replace_folder(scratch: Path, out: Path) -> None:
-    """Move a finished folder to its name; what was there before is gone only after that."""
+    """Rename a finished directory to `out`, then delete the previous one."""
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
     if out.exists():
         os.rename(out, old)

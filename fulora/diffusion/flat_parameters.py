@@ -1,8 +1,8 @@
-"""Many small parameters as a few long ones, so that an optimizer takes one step instead of hundreds.
+"""Flatten many small parameters into a few long ones, so that an optimizer launches one kernel instead of hundreds.
 
-In: the matrices of a LoRA. Out: long parameters whose memory the matrices and their gradients are views of.
-Every matrix begins at a multiple of 8-bit Adam's block, so its quantised state, and every bit of its step, is what it
-would be alone.
+In: the matrices of a LoRA. Out: flat parameters; the matrices and their gradients become views of them.
+Every matrix starts at a multiple of 8-bit Adam's block size, so its quantised state and its steps are bit for bit
+those of a separate parameter.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ BLOCK = 256
 
 
 def flatten(parameters: Sequence[torch.nn.Parameter]) -> torch.nn.Parameter:
-    """Return one parameter [sum of sizes, each rounded up to BLOCK] that holds all of some parameters' values.
+    """Return one parameter [sum of sizes, each rounded up to BLOCK] that holds the values of all parameters.
 
-    The parameters become views of it and their gradients views of its gradient, which is zero; zero it in place, do
-    not set it to None. All must be of one type on one device.
+    The parameters become views of it, and their gradients views of its gradient, which is zero; zero the gradient in
+    place, do not set it to None. All parameters must have one dtype and device.
     """
     import torch
 
@@ -40,10 +40,10 @@ def flatten(parameters: Sequence[torch.nn.Parameter]) -> torch.nn.Parameter:
 
 
 def check_views(parameters: Sequence[torch.nn.Parameter], flats: Sequence[torch.nn.Parameter]) -> None:
-    """Raise RuntimeError unless all parameters and their gradients still lie in the memory of one of the long ones.
+    """Raise RuntimeError unless all parameters and their gradients still share memory with a flat parameter.
 
-    What moves a module's parameters (`to` another layout, type or device) after `flatten` gives them memory of their
-    own, which no optimizer steps over: training would go on without changing them.
+    Moving a module to another memory format, dtype or device after `flatten` gives its parameters new memory, which the
+    optimizer does not update: training would silently leave them unchanged.
     """
     values = {flat.untyped_storage().data_ptr() for flat in flats}
     gradients = {flat.grad.untyped_storage().data_ptr() for flat in flats if flat.grad is not None}
@@ -56,5 +56,5 @@ def check_views(parameters: Sequence[torch.nn.Parameter], flats: Sequence[torch.
     if cut:
         raise RuntimeError(
             f"{cut} of {len(parameters)} matrices were moved out of the optimizer's memory and are not trained: change "
-            "a module's layout, type or device before its training is made"
+            "a module's memory format, dtype or device before making its training"
         )

@@ -1,7 +1,7 @@
-"""LoRA files in the two formats others read: diffusers' (peft names) and kohya's (web UIs).
+"""LoRA files in two formats: diffusers' (peft names) and kohya's (web UIs).
 
 In: the adapter's matrices, its rank and alpha. Out: `pytorch_lora_weights.safetensors` or `kohya.safetensors`, the same
-bytes for the same adapter, and adapters read from either.
+bytes for the same adapter; and the adapter read from either.
 Source: diffusers' `save_lora_weights`; kohya-ss/sd-scripts `networks/lora.py` (names and `ss_` metadata).
 """
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
-"""The name diffusers' `load_lora_weights(folder)` looks for."""
+"""File name that diffusers' `load_lora_weights(folder)` expects."""
 KOHYA_FILE = "kohya.safetensors"
-"""Our name for the kohya file."""
+"""Name of the kohya file."""
 
 UNET, TEXT_ENCODER = "unet", "text_encoder"
 """The parts of a base that an adapter can change; the first word of a module's name in `AdapterWeights`."""
@@ -31,7 +31,7 @@ _METADATA_KEY = "lora_adapter_metadata"
 _TEXT_MODEL = "text_model."
 """Files name the text encoder's modules as transformers 4 did; since 5 this level is gone from the module itself."""
 _KOHYA_PARTS = {"lora_unet_": UNET, "lora_te_": TEXT_ENCODER}
-_REMEDY = "Use an adapter folder written by this project, or a LoRA of Stable Diffusion 1.x in one rank"
+_REMEDY = "Use an adapter directory written by this project, or a LoRA of Stable Diffusion 1.x in one rank"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,16 +95,16 @@ def save_kohya(weights: AdapterWeights, file: Path, metadata: Mapping[str, objec
 def read_adapter(path: Path, base: Any) -> AdapterWeights:
     """Return the adapter of a folder with a diffusers file, or of a single file in either format.
 
-    `base` has the parts the names are looked up in, because kohya writes `_` for every dot. Raises InputError where
-    there is no adapter, where the file is not whole, or naming the keys that are none of the base's modules.
+    `base` has the parts the names are looked up in, because kohya writes `_` for every dot. Raises InputError if
+    there is no adapter, if the file is damaged, or naming the keys that match no module of the base.
     """
     file = path / DIFFUSERS_FILE if path.is_dir() or path.suffix != ".safetensors" else path
     if not file.is_file():
-        raise InputError(fault("adapter", str(file), "is not there", _REMEDY))
+        raise InputError(fault("adapter", str(file), "does not exist", _REMEDY))
     try:
         tensors, metadata = read_tensors(file)
     except (ValueError, OSError) as error:
-        raise InputError(fault("adapter", str(file), f"is no readable safetensors file ({error})", _REMEDY)) from error
+        raise InputError(fault("adapter", str(file), f"is not a valid safetensors file ({error})", _REMEDY)) from error
     read = _read_kohya if any(key.startswith(tuple(_KOHYA_PARTS)) for key in tensors) else _read_diffusers
     return read(file, tensors, metadata, base)
 

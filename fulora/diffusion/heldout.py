@@ -1,8 +1,8 @@
-"""The noise-prediction loss on images not trained on: comparable between steps, rates and ranks.
+"""The noise-prediction loss on held-out images, comparable between steps, learning rates and ranks.
 
 In: latents of held-out images, their embeddings. Out: a number, the same for the same U-Net.
-Source: FU-LoRA equation (1), at fixed noise and fixed time steps, so that two measures differ by the U-Net alone. Where
-it rises while the training loss falls, the adapter is learning its images by heart.
+Source: FU-LoRA equation (1), at fixed noise and fixed time steps, so that measurements differ by the U-Net only. If it
+rises while the training loss falls, the adapter overfits its training images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 NUM_TIMES = 8
-"""Time steps every image is measured at, spread evenly over the schedule."""
+"""Time steps at which every image is measured, evenly spaced over the schedule."""
 
 
 def heldout_loss(
@@ -30,7 +30,7 @@ def heldout_loss(
 ) -> float:
     """Return the mean over images and time steps; `groups` are latents [n, C, h, w] with a caption's row for each.
 
-    The noise of an image depends on its position alone. The U-Net is left as it was; no random stream is touched.
+    The noise of an image depends only on its position. The U-Net and all random streams are left unchanged.
     """
     import torch
 
@@ -56,4 +56,4 @@ def heldout_loss(
                     found = unet(x_t[part], t[part], embed(rows[part]), return_dict=False)[0]
                 sums.append((found.float() - eps[part]).square().mean(dim=(1, 2, 3)).sum())
             count += len(x_t)
-        return sum(torch.stack(sums).tolist()) / count  # the device is waited for once
+        return sum(torch.stack(sums).tolist()) / count  # one device synchronisation

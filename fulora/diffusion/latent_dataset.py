@@ -1,4 +1,4 @@
-"""What a LoRA is trained on: images checked, grouped by size, and turned into latents.
+"""The training set of a LoRA: images validated, grouped by size and encoded as latents.
 
 In: a base, images, captions. Out: a `LatentDataset`; held-out latents.
 """
@@ -27,24 +27,24 @@ Images = np.ndarray | Sequence[np.ndarray]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentDataset:
-    """Images as latents, grouped by size; one group where all are squares."""
+    """Latents grouped by image size; one group for square images."""
 
     groups: Sequence[tuple[torch.Tensor, torch.Tensor]]
-    """Mean and deviation of the latents of each size, float32 [n, C, h, w] each."""
+    """Mean and standard deviation of the latents of each size, float32 [n, C, h, w] each."""
     images: Sequence[Sequence[int]]
-    """Which image each row of a group is."""
+    """Index of the image of each row of each group."""
     texts: Sequence[int]
-    """The row of each image's caption among the captions."""
+    """Index of each image's caption."""
     empty_text: int
-    """The row of the empty caption."""
+    """Index of the empty caption."""
     names: Sequence[str]
-    """What an image is called in an error."""
+    """Names of the images in error messages."""
 
 
 def latent_dataset(
     model: Base, pixels: Images, rows: Sequence[int], empty: int, names: Sequence[str], config: LoraConfig
 ) -> LatentDataset:
-    """Return the images' latents, squares as one group, others by bucket."""
+    """Return the images' latents: one group for squares, else one per bucket."""
     groups, images = _latent_groups(model, pixels, config)
     called = list(names) or [f"image {index}" for index in range(len(pixels))]
     return LatentDataset(groups=groups, images=images, texts=rows, empty_text=empty, names=called)
@@ -53,7 +53,7 @@ def latent_dataset(
 def heldout_groups(
     model: Base, heldout: tuple[Images, Sequence[str]], texts: list[str], config: LoraConfig
 ) -> list[tuple[torch.Tensor, list[int]]]:
-    """Return per size the latents' means and the caption's row of each, of images to measure the loss on."""
+    """Return per size the latent means and caption indices of held-out images."""
     groups, images = _latent_groups(model, heldout[0], config)
     return [
         (mean, [texts.index(heldout[1][image]) for image in members])
@@ -64,7 +64,7 @@ def heldout_groups(
 def _latent_groups(
     model: Base, pixels: Images, config: LoraConfig
 ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[list[int]]]:
-    """Return (mean, deviation) per size, in the order of the sizes, and which images are in it."""
+    """Return (mean, deviation) per size, in the order of the sizes, and the indices of its images."""
     if config.bucket_step_px == 0:
         return [cache_latents(model, np.asarray(pixels))], [list(range(len(pixels)))]
     members: dict[tuple[int, int], list[int]] = {}
@@ -79,7 +79,7 @@ def _latent_groups(
 
 
 def input_faults(pixels: Images, captions: Sequence[str], config: LoraConfig) -> list[str]:
-    """Return what is wrong with images and captions, empty when nothing is."""
+    """Return every fault of images and captions, empty when there is none."""
     side, step = config.resolution_px, config.bucket_step_px
     found = []
     if len(pixels) == 0:
@@ -91,8 +91,8 @@ def input_faults(pixels: Images, captions: Sequence[str], config: LoraConfig) ->
             found.append(fault(f"pixels, image {index}", f"{kind} {shape}", rule, "Decode to resolution_px"))
             break
         if step and min(shape[:2]) < step:
-            rule = f"has a side below bucket_step_px ({step}), and nothing is enlarged"
-            found.append(fault(f"pixels, image {index}", shape, rule, "Leave it out, or train on squares"))
+            rule = f"has a side below bucket_step_px ({step}), and images are never enlarged"
+            found.append(fault(f"pixels, image {index}", shape, rule, "Remove it, or train on squares"))
             break
     if len(captions) != len(pixels):
         found.append(fault("captions", len(captions), f"must be as many as images ({len(pixels)})", "Give one each"))

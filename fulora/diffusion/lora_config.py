@@ -1,4 +1,4 @@
-"""Settings of one LoRA fine-tuning: numbers and names only, so that a command line shows them without loading torch.
+"""Settings of one LoRA fine-tuning. Importing this module does not load torch, so --help is fast.
 
 Source: FU-LoRA section 3; where the released code differs, the field says so.
 """
@@ -37,35 +37,35 @@ class LoraConfig:
     learning_rate: float = 1e-4
     """Constant rate. Source: paper section 3."""
     text_encoder_rate: float = 0.0
-    """Constant rate of a LoRA on the text encoder's linear layers; 0 leaves the text encoder as it is, which is the
-    paper's. The released code: 5e-5."""
+    """Constant rate of a LoRA on the text encoder's linear layers; 0 keeps the text encoder frozen, as in the
+    paper. The released code: 5e-5."""
     optimizer: OptimizerName = "adamw8bit"
     """8-bit Adam of bitsandbytes, with or without decoupled weight decay, or torch's AdamW. Source: paper section 3."""
     weight_decay: float = 0.01
-    """Decay of adamw8bit and adamw. Not stated in the paper; the default of bitsandbytes, as in the released code."""
+    """Weight decay of adamw8bit and adamw. Not stated in the paper; bitsandbytes' default, as in the released code."""
     snr_gamma: float = 0.0
-    """0: equation (1), every time step counts alike. Above: steps whose signal-to-noise ratio is above this count less,
-    so that speckle nobody can predict does not drown what is learned of shapes. Not in the paper. Source: Hang et al.
-    2023 (min-SNR, gamma 5). Reported losses are equation (1) in any case."""
+    """Gamma of min-SNR loss weighting: time steps with a signal-to-noise ratio above gamma get less weight, so that
+    unpredictable speckle does not dominate the loss. 0: no weighting, equation (1). Not in the paper. Source: Hang et
+    al. 2023 (gamma 5). Reported losses are always unweighted."""
     resolution_px: int = 512
     """Side of the square images. Source: paper section 3."""
     bucket_step_px: int = 0
-    """0: squares. Above: each image in the bucket of its aspect ratio, sides in multiples of this, at most a square's
-    area, nothing enlarged. The released code: 64."""
+    """Step of aspect-ratio buckets: sides are multiples of it, the area is at most the square's, and no image is
+    enlarged. 0: square images. The released code: 64."""
     precision: Precision = "auto"
-    """Type of the frozen base; the adapter is always float32. The paper: fp16."""
+    """Precision of the frozen base; the adapter is always float32. The paper: fp16."""
     compile: bool = False
-    """Compile the U-Net's step with torch.compile: a minute or two at the start, faster steps from then on, the same
-    arithmetic in another order. Needs a C++ compiler; on CUDA, Triton."""
+    """Compile the U-Net with torch.compile: one or two minutes at the start, then faster steps; results differ by
+    rounding. Needs a C++ compiler; on CUDA, Triton."""
     clip_skip: int | None = None
-    """Layers of the text encoder left out, in diffusers' counting. The released code: 1."""
+    """Last layers of the text encoder to skip, counted as in diffusers. The released code: 1."""
     caption_dropout: float = 0.0
-    """Share of captions replaced by the empty one. Not in the paper; 0 there."""
+    """Fraction of captions replaced by the empty caption. The paper: 0."""
     log_every: int = 50
     """Steps between two reports of the loss."""
     heldout_every: int = 500
-    """Steps between two measures of the loss on held-out images, where there are any; the last step has one too. It
-    changes nothing in the training."""
+    """Steps between two measurements of the loss on held-out images, if there are any; the last step is measured too.
+    Has no effect on training."""
 
     def validate(self) -> list[str]:
         """Return every fault of the configuration, empty when there is none."""

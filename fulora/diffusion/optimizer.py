@@ -1,8 +1,8 @@
-"""The optimizer of a LoRA: 8-bit Adam without its waits for the device, or torch's AdamW, over a few long parameters.
+"""The optimizer of a LoRA: 8-bit Adam without device synchronisations, or torch's AdamW, over flat parameters.
 
 In: the matrices, a `LoraConfig`. Out: a torch optimizer.
-Source: Dettmers et al. 2022 (8-bit Adam), by bitsandbytes. It stays the default, being the paper's: without its waits
-it is one kernel a step, as torch's fused Adam is, and its moments take a quarter of the memory.
+Source: Dettmers et al. 2022 (8-bit Adam), by bitsandbytes. It is the default because the paper uses it; without
+synchronisations it is one kernel per step, like torch's fused Adam, and its moments take a quarter of the memory.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from fulora.diffusion.flat_parameters import flatten
 from fulora.diffusion.lora_config import LoraConfig
 
 _LEAST_8BIT = 4096
-"""Values from which on a matrix's moments are kept in 8 bits: bitsandbytes' default."""
+"""Minimum number of values of a matrix for 8-bit moments: bitsandbytes' default."""
 
 
 def make_optimizer(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -> Any:
     """Return the optimizer over the U-Net's and the text encoder's parameters, each at its own rate.
 
-    It steps over long parameters (`fulora.diffusion.flat_parameters`). 8-bit Adam keeps the moments of a matrix of
-    fewer than 4096 values in 32 bits, as bitsandbytes does: those are a group of their own.
+    It steps over flat parameters (`fulora.diffusion.flat_parameters`). As in bitsandbytes, 8-bit Adam keeps the moments
+    of matrices with fewer than 4096 values in 32 bits; these form a separate group.
     """
     import torch
 
@@ -34,7 +34,7 @@ def make_optimizer(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -
                 groups.append({"params": [flatten(chosen)], "lr": rate, "min_8bit_size": least})
     if config.optimizer == "adamw":
         place = next(part[0].device.type for part in trainable if part)
-        fused = place == "cuda" or None  # one kernel, and float16 waits for nothing
+        fused = place == "cuda" or None  # one kernel, and no synchronisation in float16
         return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     import bitsandbytes
 
@@ -42,9 +42,9 @@ def make_optimizer(trainable: tuple[list[Any], list[Any]], config: LoraConfig) -
     kind: Any = getattr(bitsandbytes.optim, name)
 
     class ByGroup(kind):
-        """bitsandbytes' optimizer, its least size for 8 bits taken from the group, and without waiting for the device.
+        """bitsandbytes' optimizer with a minimum size for 8 bits per group, and without device synchronisation.
 
-        Its own step synchronises after every parameter, which only its paged states need.
+        The original step synchronises after every parameter, which only paged states need.
         """
 
         @torch.no_grad()

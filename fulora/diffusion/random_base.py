@@ -1,8 +1,8 @@
-"""Stable Diffusion 1.5's architecture with seeded random weights, built offline: what its size costs can be measured.
+"""Stable Diffusion 1.5's architecture with seeded random weights, built offline, to measure time and memory.
 
-In: nothing. Out: a `StableDiffusionPipeline` of 1.07 billion weights that draws nothing of use.
+In: nothing. Out: a `StableDiffusionPipeline` of 1.07 billion parameters whose images are noise.
 Source: the configurations published with Stable Diffusion 1.5 (unet, vae, text_encoder, scheduler). The tokenizer is
-the tiny base's, because the published vocabulary is not to be had offline; it yields 77 tokens like the published one.
+the tiny base's, because the published vocabulary is not available offline; it yields 77 tokens like the published one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ TEXT_ENCODER: dict[str, Any] = {
 def build_random(dtype: torch.dtype) -> Any:
     """Return the pipeline, its weights drawn from SEED in float32 and stored as `dtype`.
 
-    The global random state stays as it was.
+    Leaves the global random state unchanged.
     """
     import torch
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -90,6 +90,6 @@ def build_random(dtype: torch.dtype) -> Any:
 
 
 def fingerprint() -> str:
-    """Return 16 hexadecimal digits over the configurations and the seed, from which the weights follow."""
+    """Return 16 hexadecimal digits over the configurations and the seed, which determine the weights."""
     text = json.dumps([SEED, UNET, VAE, TEXT_ENCODER], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Synthetic images from prompts and seeds, each the same whatever else is drawn with it.
+"""Sample synthetic images from prompts and seeds; an image does not depend on the others sampled with it.
 
 In: a base, an adapter, rows of (prompt, sampler, seed). Out: uint8 images.
 Source: FU-LoRA section 3 (Euler and UniPC, 20 steps, LoRA weight 1.0); Karras et al. 2022 and Zhao et al. 2023 through
@@ -40,10 +40,10 @@ At 2^31, 32 such images, kernels that count in 32 bits fail."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
-    """Settings of the synthetic set. Defaults are the paper's where it states them."""
+    """Settings of the synthetic images. Defaults are the paper's where it states them."""
 
     samplers: tuple[SamplerName, ...] = ("euler", "unipc")
-    """Samplers, each used for every plane. Source: paper section 3."""
+    """Samplers (diffusers schedulers), each used for every plane. Source: paper section 3."""
     images_per_plane: int = 500
     """Images per plane and sampler. Source: paper section 3, 500 x 5 planes x 2 samplers = 5000."""
     num_steps: int = 20
@@ -53,18 +53,19 @@ class SamplingConfig:
     unipc_order: int = 2
     """UniPC's order, 1 to 3. Not stated in the paper; diffusers' default. A web UI's: 3."""
     guidance: float = 7.5
-    """Guidance scale; 1 or less is without guidance. Not stated in the paper; diffusers' default."""
+    """Classifier-free guidance scale; 1 or less: no guidance. Not stated in the paper; diffusers' default."""
     negative_prompt: str = ""
-    """Text guided away from. Not stated in the paper."""
+    """Negative prompt. Not stated in the paper."""
     clip_skip: int | None = None
-    """Layers of the text encoder left out, as in training. The released code: 1."""
+    """Last layers of the text encoder to skip, as in training. The released code: 1."""
     batch_size: int = 8
-    """Images denoised at once; the last batch is padded to it, so every batch has one shape."""
+    """Batch size; the last batch is padded, so all batches have the same shape."""
     seeds: Path | None = None
-    """CSV of seeds to use in the place of the recipe's own: columns plane, sampler, seed, or the published list of 5000
-    synthetic images. Its runs of seeds are dealt to the samplers in turn, for it does not say which drew what."""
+    """CSV of seeds to use instead of derived ones: columns plane, sampler, seed, or the published list of the 5000
+    synthetic images. That list does not name the samplers: its runs of consecutive seeds are assigned to the samplers
+    in turn."""
     rank: int = 128
-    """Which adapter of the rank sweep samples. Source: paper section 3."""
+    """Rank of the adapter used for sampling. Source: paper section 3."""
 
     def validate(self) -> list[str]:
         """Return every fault of the configuration, empty when there is none."""
@@ -78,7 +79,7 @@ class SamplingConfig:
             if name not in known:
                 found.append(fault("samplers", name, "is unknown", f"Choose from {', '.join(known)}"))
         if not self.samplers or len(set(self.samplers)) != len(self.samplers):
-            found.append(fault("samplers", self.samplers, "must name each sampler once", f"Use {', '.join(known)}"))
+            found.append(fault("samplers", self.samplers, "contains a duplicate sampler", f"Use {', '.join(known)}"))
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             found.append(fault("guidance", self.guidance, "must be a number of at least 0", "Set it to 0 or more"))
         if self.unipc_solver not in get_args(UniPCSolver):
@@ -86,9 +87,7 @@ class SamplingConfig:
         if self.unipc_order not in (1, 2, 3):
             found.append(fault("unipc_order", self.unipc_order, "must be 1, 2 or 3", "diffusers: 2; a web UI: 3"))
         if self.seeds is not None and not self.seeds.is_file():
-            found.append(
-                fault("seeds", str(self.seeds), "cannot be read: there is no such file", "Name a CSV of seeds")
-            )
+            found.append(fault("seeds", str(self.seeds), "is not a file", "Name a CSV of seeds"))
         if self.clip_skip is not None and self.clip_skip < 0:
             found.append(fault("clip_skip", self.clip_skip, "must be at least 0", "Set it to 0 or more, or to None"))
         return found
@@ -96,10 +95,10 @@ class SamplingConfig:
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """One image to draw."""
+    """One image to sample."""
 
     image_id: str
-    """Unique in a run, and the file's name without its ending."""
+    """Unique within a run; the file name without its suffix."""
     plane: str
     """Name of the plane."""
     prompt: str
@@ -107,7 +106,7 @@ class SampleRow:
     sampler: str
     """A `SamplerName`."""
     seed: int
-    """Of the image's own generator."""
+    """Seed of the image's own random generator."""
 
 
 def plan_samples(config: SamplingConfig, *, seed: int) -> Iterator[SampleRow]:
@@ -119,7 +118,7 @@ def plan_samples(config: SamplingConfig, *, seed: int) -> Iterator[SampleRow]:
 
 
 class SamplePlan:
-    """The rows of a synthetic set, each computed when it is asked for: a set of any size costs nothing to plan."""
+    """The rows of a synthetic set, computed on demand, so that planning a set of any size costs nothing."""
 
     def __init__(self, config: SamplingConfig, *, seed: int) -> None:
         raise_if_any(config.validate())
@@ -138,10 +137,10 @@ class SamplePlan:
 
 
 class Sampler:
-    """A base with a merged adapter, ready to draw rows in batches of one shape.
+    """A base with a merged adapter that samples rows in batches of constant shape.
 
-    An image depends on base, adapter, prompt, sampler, seed, steps, guidance, resolution and batch size, and not on the
-    rows beside it. The noise is drawn on the CPU and the scheduler computes in float32, whatever the precision.
+    An image depends on base, adapter, prompt, sampler, seed, steps, guidance, resolution and batch size, but not on the
+    other rows of its batch. Noise is drawn on the CPU, and the scheduler computes in float32 at every precision.
     """
 
     def __init__(
@@ -160,7 +159,7 @@ class Sampler:
         raise_if_any(config.validate())
         device = resolve_device(device)
         dtype = resolve_precision(precision, device)
-        # cuDNN's search is off: every worker should draw an image by the same algorithms.
+        # cuDNN benchmarking is off: all workers use the same algorithms.
         set_speed_flags(device, exact_fp32=dtype == torch.float32, fixed_shapes=False)
         # Merged in float32 first: B A is small beside W0 and would be rounded away in half precision.
         self.base: Base = load_base(base, device=device, dtype=torch.float32, allow_pickle=allow_pickle)
@@ -203,7 +202,7 @@ class Sampler:
                 torch.randn(self._latent_shape, generator=torch.Generator("cpu").manual_seed(row.seed)) for row in rows
             ]
             scheduler.set_timesteps(self.config.num_steps, device=base.device)
-            scheduler.set_begin_index(0)  # spares a search, and a wait for the device, at every step
+            scheduler.set_begin_index(0)  # avoids a search and a device synchronisation at every step
             latents = torch.stack(noise).to(base.device) * scheduler.init_noise_sigma
             for t in scheduler.timesteps:
                 x = scheduler.scale_model_input(latents, t).to(base.dtype)
@@ -214,7 +213,7 @@ class Sampler:
                     predicted = without + guidance * (with_text - without)
                 latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
             images, decodable = self._decode(latents)
-            # Both are read after the decoder was queued: the device is not kept idle, and is waited for once.
+            # Both are read after the decoder is queued: one device synchronisation, no idle time.
             finite = torch.stack([torch.isfinite(latents).all(), decodable]).tolist()
             where = f"{sampler}, guidance {guidance:g}, {self.config.num_steps} steps"
             if not finite[0]:
@@ -225,9 +224,9 @@ class Sampler:
             return images.cpu().numpy()
 
     def _decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images uint8 [N, H, W, 3] and whether all their numbers were finite, both on the device.
+        """Return images uint8 [N, H, W, 3] and whether all values were finite, both on the device.
 
-        In equal parts, none of whose tensors has more than `MOST_DECODED` elements.
+        Decodes in equal parts, no tensor of which has more than `MOST_DECODED` elements.
         """
         import torch
 

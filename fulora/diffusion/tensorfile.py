@@ -1,4 +1,4 @@
-"""safetensors files written whole or not at all, the same bytes for the same content.
+"""safetensors files written atomically, the same bytes for the same content.
 
 In: tensors and text metadata by name. Out: a file; tensors and metadata read back.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:
-    """Write beside, then rename; returns the file. The header is sorted: the library's own order changes every run."""
+    """Write a temporary file, rename it, and return it. The header is sorted, as the library's order varies."""
     from safetensors.torch import save
 
     content = save(tensors)
@@ -33,7 +33,7 @@ def write_tensors(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
 
 
 def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return the tensors, on the CPU, and the metadata. Raises OSError or ValueError where the file is not whole."""
+    """Return the tensors, on the CPU, and the metadata. Raises OSError or ValueError if the file is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:

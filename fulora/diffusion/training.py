@@ -1,8 +1,8 @@
-"""The training loop of a LoRA: noise on cached latents, the U-Net's prediction of it, one optimizer step.
+"""The training loop of a LoRA: add noise to cached latents, predict it with the U-Net, take an optimizer step.
 
-In: what is trained, what it is trained on, a `LoraConfig`, a seed. Out: the losses; the matrices change in place.
-Everything that decides a step (parameters, optimizer, random streams, position) is its `state()`, so a training that
-was killed goes on to the same bits.
+In: trainable parameters, latents, a `LoraConfig`, a seed. Out: the losses; the parameters change in place.
+`state()` holds everything that determines the next steps (parameters, optimizer, random streams, position), so a
+resumed training gives the same bits as an uninterrupted one.
 Source: FU-LoRA equation (1); Ho et al. 2020 (the noise schedule, by diffusers' DDPMScheduler).
 """
 
@@ -29,10 +29,11 @@ Log = Callable[[dict[str, float]], None]
 
 
 class Schedule:
-    """Which images, captions and time steps every step takes, drawn once on the CPU: no step waits for it.
+    """The images, captions and time steps of every step, drawn once on the CPU, so that no step waits for them.
 
-    A step's images are of one size. Images of a size come in shuffled rounds, sizes as often as they have images, so
-    every image is seen equally often. Shapes: `groups` [num_steps], the others [num_steps, batch_size], int64.
+    The images of a step have one size. Sizes occur in proportion to their number of images, and images of a size come
+    in shuffled epochs, so every image is seen equally often. Shapes: `groups` [num_steps], the others
+    [num_steps, batch_size], int64.
     """
 
     def __init__(self, data: LatentDataset, num_times: int, config: LoraConfig, seed: int) -> None:
@@ -61,10 +62,10 @@ class Schedule:
 
 
 class LoraTraining:
-    """A LoRA in training. `trainable` holds the parameters of the U-Net and, apart, of the text encoder (or none).
+    """A LoRA in training. `trainable` holds the parameters of the U-Net and those of the text encoder (or none).
 
-    `heldout` is latents of images not trained on, with the caption's row of each, whose loss is measured along the way.
-    `embed` turns rows of the captions into embeddings [B, 77, D], through the text encoder where that is trained.
+    `heldout` is latents of images not trained on, each with the row of its caption; their loss is measured during
+    training. `embed` turns rows of captions into embeddings [B, 77, D], through the text encoder if it is trained.
     Notation: x0 a latent, eps the noise, t the time step, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps; the loss is
     equation (1), the mean of (eps - unet(x_t, t, text))^2, with `snr_gamma` g weighted by min(g / snr(t), 1).
     """
@@ -107,7 +108,7 @@ class LoraTraining:
         self._seconds, self._started = 0.0, time.monotonic()
 
     def step(self) -> None:
-        """Take one optimizer step. Waits for nothing on the device; 8-bit Adam in float16 once, to know if it skips."""
+        """Take one optimizer step, without device synchronisation (8-bit Adam in float16: one, to check overflow)."""
         import torch
 
         index = self.steps_done
@@ -130,10 +131,10 @@ class LoraTraining:
         self.steps_done += 1
 
     def run(self, *, checkpoints: Checkpoints | None = None, on_log: Log | None = None) -> list[dict[str, float]]:
-        """Take the steps that are left and return the reports: step, loss (since the last), learning_rate, seconds.
+        """Take the remaining steps and return the reports: step, loss (mean since the last), learning_rate, seconds.
 
-        Those of steps at which the held-out images were looked at have heldout_loss too. Raises FloatingPointError
-        naming the first step of a non-finite loss and its images.
+        Reports at steps with a held-out measurement have heldout_loss too. Raises FloatingPointError naming the first
+        step with a non-finite loss and its images.
         """
         config = self.config
         while self.steps_done < config.num_steps:
@@ -153,7 +154,7 @@ class LoraTraining:
         return self.reports
 
     def state(self) -> State:
-        """Return everything the next steps depend on."""
+        """Return the checkpoint: everything that determines the next steps."""
         tensors = {f"parameter.{index}": value for index, value in enumerate(self.parameters)}
         tensors |= {"generator": self.generator.get_state(), "losses": self.losses[: self.steps_done]}
         numbers: dict[str, Any] = {}
@@ -166,7 +167,7 @@ class LoraTraining:
         return State(self.steps_done, tensors, facts)
 
     def restore(self, state: State) -> None:
-        """Go back to a state that `state()` returned."""
+        """Restore a state returned by `state()`."""
         import torch
 
         device = self.losses.device
@@ -202,10 +203,10 @@ class LoraTraining:
             on_log({**row, "steps_per_second": self.steps_done / max(seconds, 1e-9)})
 
     def check_finite(self, first: int) -> list[float]:
-        """Return the losses from a step on; the one place where the device is waited for.
+        """Return the losses from step `first` on; the only device synchronisation.
 
-        Raises FloatingPointError naming the first step that is not finite, RuntimeError where the matrices have left
-        the optimizer's memory (`check_views`).
+        Raises FloatingPointError naming the first step with a non-finite loss, RuntimeError if the parameters no longer
+        share the optimizer's memory (`check_views`).
         """
         check_views(self.parameters, [flat for group in self.optimizer.param_groups for flat in group["params"]])
         losses = self.losses[first : self.steps_done].tolist()
@@ -213,7 +214,7 @@ class LoraTraining:
             if not math.isfinite(value):
                 images = ", ".join(self.data.names[image] for image in self.schedule.images[index].tolist())
                 where = f"at step {index + 1}, on {images}"
-                raise FloatingPointError(f"the loss is {value} {where}: lower learning_rate, or look at these images")
+                raise FloatingPointError(f"the loss is {value} {where}: lower learning_rate, or check these images")
         return losses
 
     def _elapsed(self) -> float:
@@ -221,10 +222,10 @@ class LoraTraining:
 
 
 def _compiled(unet: Any, num_shapes: int) -> Any:
-    """Return a U-Net compiled once for every size of images; what this process compiled before is forgotten.
+    """Return a U-Net that compiles once per image size, after clearing what this process compiled before.
 
-    dynamo keeps at most `recompile_limit` versions (8) of a piece of code, whichever model they were made for, and then
-    runs it uncompiled without an error.
+    dynamo keeps at most `recompile_limit` (8) versions of a function across all models, and beyond that runs it
+    uncompiled without an error.
     """
     import torch
     import torch._dynamo
@@ -236,7 +237,7 @@ def _compiled(unet: Any, num_shapes: int) -> Any:
 
 
 def _leaves(tree: dict[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) of every leaf of nested dictionaries: bitsandbytes keeps its state one level deeper."""
+    """Yield (path, value) of every leaf of nested dictionaries: bitsandbytes nests its state one level deeper."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{path}/{key}")

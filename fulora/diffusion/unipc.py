@@ -1,7 +1,7 @@
-"""UniPC that never waits for the device: its coefficients are numbers of the schedule, so they are computed on the CPU.
+"""UniPC without device synchronisation: its coefficients depend only on the schedule and are computed on the CPU.
 
 In and out: as diffusers' UniPCMultistepScheduler, whose latents it gives bit for bit on a CPU. On a GPU diffusers
-copies every coefficient to the device and solves a 2 x 2 system there, about seven waits in a step.
+copies every coefficient to the device and solves a 2 x 2 system there, about seven synchronisations per step.
 Source: Zhao et al. 2023, algorithms 1 to 4, in the form of diffusers 0.42.
 Notation: as diffusers'; B(h) as `b_h`, h phi_1(h) as `h_phi_1`, x0 predictions as `m`.
 """
@@ -54,7 +54,7 @@ class HostUniPC(UniPCMultistepScheduler):
         self, x: torch.Tensor, found: _Coefficients, differences: torch.Tensor | None, newest: torch.Tensor | None
     ) -> torch.Tensor:
         """Return the updated sample; `newest` is the corrector's difference, None for the predictor."""
-        rhos = found.rhos.to(x.device, x.dtype, non_blocking=True)  # a few bytes: not waited for
+        rhos = found.rhos.to(x.device, x.dtype, non_blocking=True)  # a few bytes, copied without waiting
         x_t = found.keep * x - found.alpha_t * found.h_phi_1 * self.model_outputs[-1]
         weights = rhos if newest is None else rhos[:-1]
         total = 0 if differences is None else torch.einsum("k,bkc...->bc...", weights, differences)

@@ -1,1 +1,1 @@
-"""Measuring: scores and intervals of predictions, features, the judge of synthetic images, t-SNE, published tables."""
+"""Evaluation: scores and intervals, image features, fidelity, memorisation, the judge, t-SNE, published tables."""

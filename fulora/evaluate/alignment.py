@@ -1,13 +1,13 @@
-"""The nearest training image after turning, shifting and enlarging: a copy that is moved a little is still a copy.
+"""The nearest training image under small rotations, shifts and scalings: a slightly moved copy is still a copy.
 
 In: grey thumbnails [N, 32, 32]. Out: the nearest training image of each and the distance to it.
-The middle of an image, 80 % of its sides, is looked for in every training image: at 7 x 7 places up to 6 % of the side
-away, turned by -5, 0 and 5 degrees, and at three scales (a crop of up to 6 % on each side, enlarged), upright and
+The central crop of an image, 80 % of its sides, is matched against every training image at 7 x 7 shifts of up to 6 % of
+the side, rotations of -5, 0 and 5 degrees, and three scales (a crop of up to 6 % on each side, enlarged), upright and
 mirrored.
 Measured by `planted.plant_copies` with half of the patients held out (six draws of them), the percent of copies closer
 than every held-out image by the whole thumbnail and by this. 100 Spanish images: crops to 90 % of the sides 24 and 100,
 shifts of 5 % 20 and 100, rotations of 5 degrees 87 and 100; blended with 30 % of another image 99 and 88, so both are
-looked at. 295 African images, where some women are filed under two patients and the least held-out distance is small:
+used. 295 African images, where some women are filed under two patients and the least held-out distance is small:
 0 and 32, 0 and 37, 4 and 81; below the first percentile of held-out distances 1 and 64, 0 and 83, 19 and 100.
 """
 
@@ -20,15 +20,15 @@ import numpy as np
 from fulora.evaluate.thumbnails import THUMBNAIL_PX
 
 WINDOW = 0.8
-"""Share of an image's sides that is looked for."""
+"""Fraction of an image's sides in the central crop."""
 WINDOW_PX = 16
 """Side at which windows are compared: speckle and half a step of a shift do not hide a copy."""
 SHIFTS = (-0.06, -0.04, -0.02, 0.0, 0.02, 0.04, 0.06)
-"""Shifts looked through in each direction, as shares of the side."""
+"""Shifts tried in each direction, as fractions of the side."""
 ROTATIONS = (-5.0, 0.0, 5.0)
-"""Rotations looked through, in degrees."""
+"""Rotations tried, in degrees."""
 SCALES = (0.88, 0.94, 1.0)
-"""Sizes of the window in a training image, over the one looked for."""
+"""Scales tried: size of the window in a training image over that of the central crop."""
 _PLACES = len(SHIFTS) ** 2
 _MOVES = len(ROTATIONS) * len(SCALES) * _PLACES
 _CHUNK = 16
@@ -37,14 +37,14 @@ _CHUNK = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Aligned:
-    """The nearest training image of each of N images, in its nearest place."""
+    """The nearest training image of each of N images, at its best alignment."""
 
     nearest: np.ndarray
     """Row of the training image, int64 [N]."""
     distance: np.ndarray
-    """RMS difference of the windows at mean 0 and deviation 1, float64 [N]: 0 a copy, 1.41 unrelated."""
+    """RMS difference of the standardised windows, float64 [N]: 0 a copy, 1.41 unrelated."""
     flipped: np.ndarray
-    """Whether it is nearest after turning left to right, bool [N]."""
+    """Whether the mirrored image is the nearest, bool [N]."""
 
 
 def nearest_aligned(small: np.ndarray, training: np.ndarray, block: int) -> Aligned:
@@ -104,7 +104,7 @@ def _weights(scale: float, shift: float) -> np.ndarray:
 
 
 def _rotated(small: np.ndarray, degrees: float) -> np.ndarray:
-    """Return thumbnails [N, 32, 32] turned about their middle, bilinear; the edge's pixels go on beyond it."""
+    """Return thumbnails [N, 32, 32] rotated about their centre, bilinear; the edge pixels are repeated outside."""
     if degrees == 0:
         return small
     last = THUMBNAIL_PX - 1

@@ -1,11 +1,11 @@
-"""Whether a classifier's confidence can be believed: expected calibration error, Brier score, reliability bins.
+"""Calibration of a classifier: expected calibration error, Brier score, reliability bins.
 
 In: probabilities [S, N, 5], plane indices [N], resamples of patients. Out: `Calibration`.
-Confidence is the probability of the plane predicted; a classifier is calibrated if, of the images it is 80 % sure of,
-80 % are right. Zero-shot scores mislead here: a network sure on its own hospital's images stays sure on others'.
+Confidence is the probability of the predicted plane; a classifier is calibrated if it is right on 80 % of the images
+predicted with confidence 80 %. Under domain shift, networks tend to stay confident while their accuracy drops.
 Source: Guo et al., "On calibration of modern neural networks", ICML 2017 (arXiv 1706.04599), equations 2 and 3, 15 bins
 of equal width; equal-mass bins, Nguyen and O'Connor, EMNLP 2015 (arXiv 1508.05154); Brier, Mon. Weather Rev. 78 (1950)
-1 (the sum over planes, so 0 to 2); the yardstick, Bröcker and Smith, "Increasing the reliability of reliability
+1 (the sum over planes, so 0 to 2); the reference value, Bröcker and Smith, "Increasing the reliability of reliability
 diagrams", Weather and Forecasting 22 (2007) 651 (consistency resampling).
 """
 
@@ -34,39 +34,39 @@ class ReliabilityBin:
     count: int
     """Predictions in it: images times trainings."""
     confidence: float
-    """Their mean confidence in percent; nan where there are none."""
+    """Their mean confidence in percent; nan for an empty bin."""
     accuracy: float
-    """Percent of them that are right; nan where there are none."""
+    """Their accuracy in percent; nan where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """The calibration of one cell, means over its trainings; percent but for the Brier score."""
+    """The calibration of one cell, means over its trainings; in percent except the Brier score."""
 
     ece: float
     """Expected calibration error: mean over images of |accuracy - confidence| of their bin, equal widths."""
     ece_interval: tuple[float, float]
-    """Its 95 % interval over patients. The error cannot be negative, so few images push it and both ends upwards."""
+    """Its 95 % interval over patients. The error cannot be negative, so few images bias it and both ends upwards."""
     ece_by_chance: float
-    """What a perfectly calibrated classifier with these confidences would show on as many images, on average."""
+    """Expected value of `ece` for a perfectly calibrated classifier with these confidences on as many images."""
     ece_equal_mass: float
-    """The same error with bins of as equally many images as can be."""
+    """The same error with bins of equal numbers of images (as nearly as possible)."""
     brier: float
-    """Mean over images of the squared distance of the probabilities from the truth, 0 (sure and right) to 2."""
+    """Brier score: mean squared distance of the probabilities from the one-hot label, 0 (best) to 2."""
     brier_interval: tuple[float, float]
     """Its 95 % interval over patients."""
     confidence: float
     """Mean confidence."""
     accuracy: float
-    """Percent right."""
+    """Accuracy."""
     bins: tuple[ReliabilityBin, ...]
-    """NUM_BINS bins, the predictions of all trainings together."""
+    """NUM_BINS bins over the predictions of all trainings."""
 
 
 def calibrate(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples, *, seed: int) -> Calibration:
     """Return the calibration of the trainings of one cell: probabilities [S, N, 5] (or [N, 5]), plane indices [N].
 
-    `seed` draws the outcomes of `ece_by_chance`.
+    `seed` is the random seed of `ece_by_chance`.
     """
     trainings = np.asarray(probabilities, dtype=np.float64)
     trainings = trainings[None] if trainings.ndim == 2 else trainings
@@ -114,7 +114,7 @@ def _resampled(confidence: np.ndarray, right: np.ndarray, place: np.ndarray, res
 
 
 def _by_chance(confidence: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> float:
-    """Return the mean error, 0 to 1, where each image is right with its own confidence."""
+    """Return the mean calibration error, 0 to 1, if each prediction is right with the probability it gives."""
     gaps = (rng.random((NUM_RESAMPLES, len(confidence))) < confidence) - confidence
     return float(np.abs(gaps @ np.eye(NUM_BINS)[place]).sum(1).mean() / len(confidence))
 

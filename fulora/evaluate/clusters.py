@@ -1,8 +1,8 @@
-"""Which test images are resampled together: those of one patient, and of patients who share an identical image.
+"""Clusters for resampling: the test images of one patient, or of several patients who share an identical image.
 
 In: a patient and a pixel hash per image (`fulora.data.records.ImageRecord.pixel_hash`). Out: a cluster per image.
-Why: the published African set holds pixel-identical images under different patient numbers. Two numbers with one image
-are one woman, or one image filed twice; drawn separately they would count as independent.
+Why: the published African set holds pixel-identical images under different patient numbers. Such
+patient numbers are one woman, or one image was filed twice; resampled separately they would count as independent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fulora.errors import InputError, fault
 def merge_patients(patient_ids: Sequence[str], pixel_hashes: Sequence[str]) -> list[str]:
     """Return a cluster id per image: patients who share an image with equal pixels are one, named by the first of them.
 
-    Sharing is passed on: A with B and B with C makes one cluster of three. An empty hash is equal to none. The first is
+    Sharing is transitive: A with B and B with C makes one cluster of three. An empty hash equals no other. The first is
     the one that sorts first, so the order of the images does not matter. Raises InputError for unequal numbers.
     """
     if len(patient_ids) != len(pixel_hashes):

@@ -1,14 +1,14 @@
-"""Which differences between classifiers can be told from the choice of test patients.
+"""Significance of differences between classifiers under the patient bootstrap.
 
 In: cells measured on the same resamples (`fulora.evaluate.intervals`). Out: differences with paired 95 % intervals, and
-over all pairs of cells p-values corrected for how many pairs there are.
+over all pairs of cells p-values corrected for multiple comparisons.
 Source: paired intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 16; the
 correction, Romano and Wolf, "Stepwise multiple testing as formalized data snooping", Econometrica 73 (2005) 1237.
-Deviates from Holm's correction, which is blind here: 2000 resamples show no p-value below 1 / 1000, and 190 pairs ask
-for 1 / 3800. The step-down correction reads the largest of all differences from each resample, so it has no such floor
-and uses that the pairs are related. It deviates from Romano and Wolf in this: with few patients a difference over its
-bootstrap error has Student's long tails, so it is brought to the normal scale first. In 400 simulated studies of 20
-equal cells and 64 patients 6 % then told any pair apart, 10 % without; with 40 patients 8 %, not 14 %.
+Holm's correction has no power here: 2000 resamples give no p-value below 1 / 1000, and 190 pairs require 1 / 3800. The
+step-down correction takes the largest of all differences in each resample, so it has no such floor and uses the
+correlation of the pairs. It deviates from Romano and Wolf in one point: with few patients a difference over its
+bootstrap error is t-distributed, so it is transformed to the normal scale first. In 400 simulated studies of 20 equal
+cells and 64 patients the family-wise error was 6 %, without this 10 %; with 40 patients 8 % instead of 14 %.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fulora.evaluate.intervals import Measured, percentile_interval
 from fulora.evaluate.scores import METRICS
 
 LEVEL = 0.05
-"""The chance, over all pairs of one score together, of telling any difference apart that is none."""
+"""Family-wise error rate: the chance of any false positive over all pairs of one score."""
 _ROUNDING = 1e-9
-"""Differences in points below this are the rounding of equal numbers."""
+"""Smaller differences, in points, are rounding errors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,34 +33,34 @@ class Difference:
     """`after` minus `before`, in points, on the same images and resamples."""
 
     before: int
-    """Place of the one cell in the sequence given."""
+    """Index of the first cell."""
     after: int
-    """Place of the other."""
+    """Index of the second cell."""
     metric: str
     """One of METRICS."""
     value: float
     """The difference."""
     low: float
-    """Lower end of its 95 % interval; nan where nothing is known of the spread. Not corrected for other pairs."""
+    """Lower end of its 95 % interval; nan with one patient. Not corrected for multiple comparisons."""
     high: float
     """Upper end."""
     p_value: float
-    """Two-sided: twice the share of resamples on the far side of zero; below 0.05 where the interval leaves out 0."""
+    """Two-sided: twice the fraction of resamples beyond zero; below 0.05 if the interval excludes 0."""
     p_adjusted: float
     """The same, corrected for all pairs of this metric; never less than `p_value`."""
 
     @property
     def told_from_chance(self) -> bool:
-        """Whether the choice of test patients does not explain it, all pairs considered."""
+        """Whether it is significant under the patient bootstrap, corrected over all pairs."""
         return self.p_adjusted < LEVEL
 
 
 def mean_change(pairs: Sequence[tuple[Measured, Measured]]) -> dict[str, tuple[float, float, float]]:
     """Return (change, low, high) in points of each of METRICS from one way of training to another, mean over pairs.
 
-    A pair is (before, after), such as one model on two regimes. Both sides are scored on the same resamples of the same
-    patients, so what makes a patient hard for both cancels; two separate intervals cannot say this. Covers the choice
-    of test patients, not of training seeds beyond those given. One comparison, not corrected for others.
+    A pair is (before, after), such as one model on two regimes. Both are scored on the same resamples of patients, so
+    the difficulty of a patient cancels, unlike in two separate intervals. Covers the sampling of test patients, not of
+    training seeds beyond those given. One comparison, not corrected for multiple comparisons.
     """
     found: dict[str, tuple[float, float, float]] = {}
     for name in METRICS:
@@ -73,7 +73,7 @@ def mean_change(pairs: Sequence[tuple[Measured, Measured]]) -> dict[str, tuple[f
 def compare_all(cells: Sequence[Measured], metric: str) -> list[Difference]:
     """Return the difference of every two cells (the later minus the earlier), in the order of `combinations`.
 
-    Nan intervals and p-values of 1 where nothing is known of the spread (one patient).
+    With one patient the intervals are nan and the p-values 1.
     """
     pairs = list(combinations(range(len(cells)), 2))
     if not pairs:
@@ -98,7 +98,7 @@ def _p_values(value: np.ndarray, spread: np.ndarray, num_patients: int) -> tuple
     """Return p-values and corrected ones, each [K], of differences [K] and their resamples [B, K].
 
     Notation as in Romano and Wolf: t = |difference| / standard error; under the null hypothesis it is distributed as
-    |resample - difference| / its deviation. From the largest t down, each is held against the largest null value of
+    |resample - difference| / its deviation. From the largest t down, each is compared with the largest null value of
     itself and those below it.
     """
     from scipy import stats
@@ -110,7 +110,7 @@ def _p_values(value: np.ndarray, spread: np.ndarray, num_patients: int) -> tuple
     far = np.minimum((spread <= _ROUNDING).sum(0), (spread >= -_ROUNDING).sum(0))
     single = np.minimum(1, 2 * (1 + far) / (num + 1))
     deviation = np.maximum(spread.std(axis=0, ddof=1), _ROUNDING)
-    error = deviation * np.sqrt(num_patients / (num_patients - 1))  # a bootstrap's deviation is that much too small
+    error = deviation * np.sqrt(num_patients / (num_patients - 1))  # corrects the bootstrap's bias
     t = np.where(np.abs(value) > _ROUNDING, np.abs(value), 0) / error
     t = stats.norm.isf(stats.t.sf(t, num_patients - 1))
     null = np.abs(spread - value) / deviation

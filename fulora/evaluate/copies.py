@@ -1,10 +1,10 @@
-"""Near copies: synthetic images that lie closer to a training image than real images of other patients ever do.
+"""Memorisation: synthetic images closer to a training image than real images of other patients are.
 
 In: pixels and features of synthetic, training and held-out images, and the patients of the real ones. Out: each
-synthetic image's nearest training image by both, whether it is closer than real patients are, and the worst cases.
+synthetic image's nearest training image by both, whether it is closer than held-out real images, and the worst cases.
 Source: the question is that of Carlini et al., "Extracting training data from diffusion models"
 (arXiv 2301.13188), and Somepalli et al., "Diffusion art or digital forgery?" (CVPR 2023, arXiv 2212.03860). Their
-fixed thresholds are not used: ultrasound fans are all alike, so the yardstick is held-out patients' distances to the
+fixed thresholds are not used: all ultrasound fans look alike, so the reference is held-out patients' distances to the
 same training images (the data-copying test of Meehan et al., AISTATS 2020, arXiv 2004.05675, asks the same on average).
 """
 
@@ -20,9 +20,9 @@ from fulora.evaluate.feature_sets import FeatureSet, faults_of_sets
 from fulora.evaluate.thumbnails import grey_thumbnails, nearest_rows, normalised, unit_rows
 
 SAME_IMAGE = 1e-6
-"""Pixel distance below which a held-out image is a training image (a catalog's repeat), not another patient's."""
+"""Pixel distance below which a held-out image counts as a duplicate of a training image."""
 NUM_WORST = 16
-"""Worst cases that are listed."""
+"""Number of worst cases listed."""
 _BLOCK = 512
 _DISTANCES = ("pixels", "alignment", "features")
 
@@ -36,29 +36,29 @@ class NearestImage:
     nearest_pixels: str
     """Id of the training image nearest by pixels."""
     distance_pixels: float
-    """RMS difference of the grey thumbnails at mean 0 and deviation 1: 0 a copy, 1.41 unrelated, 2 a negative."""
+    """RMS difference of the standardised grey thumbnails: 0 a copy, 1.41 unrelated, 2 a negative."""
     flipped: bool
     """Whether it is nearest after turning left to right."""
     nearest_features: str
     """Id of the training image nearest by features."""
     distance_features: float
-    """Distance of the features, each of length 1: sqrt(2 - 2 cosine)."""
+    """Euclidean distance of the features at unit length: sqrt(2 - 2 cosine)."""
     closer_than_real: bool | None
-    """Whether any distance, the aligned one too, is below that of every held-out real image; None without those."""
+    """Whether any distance (aligned included) is below that of every held-out real image; None without those."""
     ratio: float | None
-    """The smallest of distance over closest held-out distance, aligned too; below 1 is closer than real."""
+    """Minimum over all distances of distance / closest held-out distance; below 1: closer than real images."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class AlignedImage:
-    """The training image nearest to a synthetic one after turning, shifting and enlarging it a little."""
+    """The training image nearest to a synthetic one under small rotations, shifts and scalings."""
 
     image_id: str
     """The synthetic image."""
     nearest: str
     """Id of the training image."""
     distance: float
-    """RMS difference of the windows at mean 0 and deviation 1: 0 a copy, 1.41 unrelated."""
+    """RMS difference of the standardised windows: 0 a copy, 1.41 unrelated."""
     flipped: bool
     """Whether it is nearest after turning left to right."""
     below_percentile: bool | None
@@ -70,27 +70,27 @@ class Thresholds:
     """Distances of held-out real images to their nearest training image."""
 
     minimum: float
-    """The closest held-out image's."""
+    """The minimum."""
     first_percentile: float
-    """What one held-out image in a hundred lies below: firmer than the minimum, which one odd image makes."""
+    """The first percentile: more robust than the minimum, which one outlier determines."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CopyAudit:
-    """What the audit found."""
+    """Results of the audit."""
 
     images: list[NearestImage]
     """One entry per synthetic image, in their order."""
     aligned_images: list[AlignedImage]
-    """The same, after alignment."""
+    """The same under alignment."""
     share_closer: float | None
-    """Percent of synthetic images that are closer than real; None without held-out images."""
+    """Percent of synthetic images closer than every held-out image; None without held-out images."""
     share_by_chance: float | None
-    """Percent that new images of new patients would show at most on average: 3 / (held-out patients + 1), three
-    distances being looked at."""
+    """Expected percent, at most, for real images of new patients: 3 / (held-out patients + 1), as there are three
+    distances."""
     share_below_percentile: float | None
-    """Percent of synthetic images below the first percentile by any distance; 1 to 3 % of real images are. Firmer than
-    `share_closer`, which hangs on one held-out image."""
+    """Percent of synthetic images below the first percentile by any distance; 1 to 3 % for real images. More
+    robust than `share_closer`, which depends on one held-out image."""
     pixels: Thresholds | None
     """Held-out distances by pixels."""
     aligned: Thresholds | None
@@ -98,22 +98,22 @@ class CopyAudit:
     features: Thresholds | None
     """Held-out distances by features."""
     num_synthetic: int
-    """Synthetic images."""
+    """Number of synthetic images."""
     num_training: int
-    """Training images."""
+    """Number of training images."""
     num_heldout: int
-    """Held-out real images that make the thresholds."""
+    """Number of held-out real images behind the thresholds."""
     num_heldout_patients: int
-    """Their patients."""
+    """Number of their patients."""
     num_heldout_repeats: int
-    """Held-out images left out because their pixels are a training image's."""
+    """Held-out images left out as duplicates of training images."""
     worst: tuple[int, ...]
     """Indices into `images`, the worst first: by ratio, or without held-out images by the smaller of distance over
     the mean distance."""
     extractor: str
-    """What made the features."""
+    """Name of the feature extractor."""
     notes: list[str]
-    """What could not be said, and what was left out, in sentences."""
+    """Sentences on what was not measured and what was left out."""
 
 
 def audit_copies(
@@ -125,21 +125,20 @@ def audit_copies(
     num_worst: int = NUM_WORST,
     block: int = _BLOCK,
 ) -> CopyAudit:
-    """Return the nearest training image of every synthetic one, and which are closer than real patients' images are.
+    """Return the nearest training image of every synthetic one, and which are closer than held-out real images.
 
-    By pixels: grey thumbnails of 32 px (area averages), each brought to mean 0 and deviation 1, so that brightness and
-    contrast hide nothing; RMS difference, the lower of upright and turned left to right. An image without contrast is
-    1.41 from all but its like. Aligned: the same of the images' middles after turning by up to 5 degrees, shifting by
-    up to 6 % and enlarging by up to 12 % (`fulora.evaluate.alignment`). By features: Euclidean distance at length 1,
-    which orders as the cosine does; the length follows contrast more than content. `extractor` names what made them.
-    Held-out images, which must be of none of the training patients, go the same way; a synthetic image is closer than
-    real where one of its distances is below the least of theirs. Held-out images that are a training image pixel by
-    pixel are left out and counted: catalogs hold images twice under two patients, and one such would make the least
-    distance 0 and the audit blind.
-    A flag is a case to look at, not a proof: blurred images are nearer to all others by pixels. Held-out images should
-    be of the same planes and device as the synthetic ones. Without held-out images thresholds and shares are None.
-    Products in blocks of `block` rows: memory grows with N, not with N times the training images.
-    Raises InputError for sides that do not fit together, for features that are not finite, and for a shared patient.
+    By pixels: RMS difference of grey thumbnails of 32 px (area averages), standardised to mean 0 and deviation 1 so
+    that brightness and contrast do not matter; the minimum over upright and mirrored. An image without contrast has
+    distance 1.41 to all with contrast. Aligned: the same for central crops under rotations up to 5 degrees, shifts up
+    to 6 % and scalings up to 12 % (`fulora.evaluate.alignment`). By features: Euclidean distance at unit length, which
+    orders as the cosine does. `extractor` is the name of the feature extractor.
+    Held-out images, which must be of other patients than the training images, are measured in the same way; a synthetic
+    image is closer than real if one of its distances is below their minimum. Held-out duplicates of training images are
+    left out and counted, as one of them would make the minimum 0 and the audit blind.
+    A flagged image is a suspect, not a proof: blurred images are closer to all others by pixels. Held-out images should
+    be of the same planes and device as the synthetic ones. Without held-out images, thresholds and shares are None.
+    Computes in blocks of `block` rows: memory grows with N, not with N times the training images.
+    Raises InputError for inconsistent shapes, features that are not finite, or a shared patient.
     """
     raise_if_any(faults_of_sets(synthetic, training, heldout, num_worst, block))
     small, features = grey_thumbnails(training.pixels, block), unit_rows(training.features)
@@ -157,15 +156,15 @@ def audit_copies(
         repeats = len(real.distances) - len(kept)
         patients = len(set(np.asarray(heldout.patient_ids, dtype=str)[kept].tolist()))
         if repeats:
-            notes.append(f"{repeats} held-out images are left out: their pixels are a training image's.")
+            notes.append(f"{repeats} held-out images are left out as duplicates of training images.")
         if len(kept):
             thresholds = [_thresholds(column) for column in real.distances[kept].T]
     closer: np.ndarray | None = None
     below: np.ndarray | None = None
     if not thresholds:
         notes.append(
-            "There are no held-out real images: how close real patients come is not known, so nothing is said of which "
-            "images are too close. The worst cases are the closest ones."
+            "There are no held-out real images, so the distances have no reference and no image is flagged. "
+            "The worst cases are the closest ones."
         )
         ratios = _ratios(found.distances, found.distances.mean(0))
     else:
@@ -233,7 +232,7 @@ class _Nearest:
         """Return those of all sides' images, one after the other, among thumbnails [M, 32, 32] and features."""
         small = np.concatenate([grey_thumbnails(images.pixels, block) for images in sides])
         rows = normalised(training.reshape(len(training), -1))
-        # Turning the one is turning the other.
+        # Mirroring either image is equivalent.
         upright = nearest_rows(normalised(small.reshape(len(small), -1)), rows, block)
         mirrored = nearest_rows(normalised(small[:, :, ::-1].reshape(len(small), -1)), rows, block)
         flipped = mirrored[1] < upright[1]
@@ -257,6 +256,6 @@ def _thresholds(distances: np.ndarray) -> Thresholds:
 
 
 def _ratios(distances: np.ndarray, yardsticks: np.ndarray) -> np.ndarray:
-    """Return the smaller of distance over yardstick, float64 [N], of [N, K] and [K]; a yardstick of 0 says nothing."""
+    """Return the smaller of distance over yardstick, float64 [N], of [N, K] and [K]; a yardstick of 0 is ignored."""
     none = np.full(distances.shape, np.inf)
     return np.divide(distances, yardsticks, out=none, where=np.broadcast_to(yardsticks > 0, distances.shape)).min(1)

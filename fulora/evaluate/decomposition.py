@@ -1,11 +1,11 @@
-"""What errors are made of: predictions of Other, a class that the test set does not have, and confusion of planes.
+"""Decompose errors into predictions of Other, which the test set does not contain, and confusion of planes.
 
 In: probabilities [N, 5] and plane indices [N], or a printed row of the paper. Out: shares of the test images in
 percent; accuracy + share_other + share_wrong_plane = 100 where no test image is of Other.
-Why: training sets differ in how many images are of Other (ES 42 %, HB 20 %), the test set has none. A classifier that
-says Other less often gains accuracy without telling the tested planes apart any better; `accuracy_4way` and
-`share_wrong_plane` show whether it does.
-Source: the decomposition of printed rows goes through all confusion matrices that `fulora.evaluate.plausibility` finds.
+Why: training sets differ in their share of Other (ES 42 %, HB 20 %), and the test set has none. A classifier that
+predicts Other less often gains accuracy without separating the tested planes better; `accuracy_4way` and
+`share_wrong_plane` show whether it separates them better.
+Source: the decomposition of printed rows enumerates all confusion matrices that `fulora.evaluate.plausibility` finds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def shares_per_image(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
 def decompose(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return each of SHARES in percent, of probabilities [N, 5] and plane indices [N].
 
-    Raises InputError where there is no image, or as many labels as probabilities are not given.
+    Raises InputError without images, or if the numbers of probabilities and labels differ.
     """
     if not len(labels) or len(labels) != len(probabilities):
         counts = (len(probabilities), len(labels))
@@ -56,7 +56,7 @@ def decompose(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrintedErrors:
-    """The errors of a printed row, in images of the 233: over all confusion matrices that print its figures."""
+    """The errors of a printed row, in images out of 233, over all confusion matrices consistent with its figures."""
 
     num_other: float
     """Images predicted as Other: mean over the matrices, each counted once."""
@@ -67,7 +67,7 @@ class PrintedErrors:
     num_wrong_plane_range: tuple[int, int]
     """The fewest and the most."""
     num_matrices: int
-    """Ways to spread hits and false positives over the planes that print this row."""
+    """Number of confusion matrices (hits and false positives per plane) consistent with the row."""
 
     @property
     def share_other(self) -> float:
@@ -83,13 +83,13 @@ class PrintedErrors:
 def decompose_printed(row: Mapping[str, object]) -> PrintedErrors:
     """Return the errors of a row with accuracy, recall, precision and f1 in percent, two decimals, of the 233 images.
 
-    `accuracy_4way` cannot be told from printed figures: it lies between accuracy and accuracy + share_other.
-    Raises InputError where no confusion matrix prints these figures.
+    `accuracy_4way` cannot be derived from printed figures: it lies between accuracy and accuracy + share_other.
+    Raises InputError if no confusion matrix is consistent with the figures.
     """
     counts = confusion_counts(row)
     if not len(counts):
         figures = {name: row[name] for name in ("accuracy", "recall", "precision", "f1")}
-        rule = f"are the figures of no confusion matrix of {NUM_TEST} images"
+        rule = f"are not consistent with any confusion matrix of {NUM_TEST} images"
         raise InputError(fault("row", figures, rule, "Check them with `plausibility.check_row`."))
     wrong = counts[:, 4:].sum(axis=1)
     other = NUM_TEST - counts.sum(axis=1)
@@ -106,7 +106,7 @@ def mean_printed_errors(rows: Sequence[Mapping[str, object]]) -> dict[tuple[str,
     """Return (images predicted as Other, images of a wrong plane) by regime and training images, means over its rows.
 
     The key is (regime, num_es, num_af, num_synthetic): Table 2's HB row, printed with other training images than
-    Table 1's, is a regime of its own. A row printed in both tables (ES, ViT b16) counts as often as it is given.
+    Table 1's, is a separate regime. A row printed in both tables (ES, ViT b16) counts as often as it is given.
     """
     groups: dict[tuple[str, int, int, int], list[PrintedErrors]] = {}
     for row in rows:

@@ -1,13 +1,13 @@
-"""Differences between cells that another training, another replicate and other patients would be expected to show.
+"""Differences between cells with intervals over patients, replicates and seeds.
 
 In: cells measured on the same resamples (`fulora.evaluate.trainings`). Out: differences paired by training, means of
 them over models, and all pairs of cells with control of the family-wise error.
-One training of each says nothing of how far trainings differ: such a difference has an interval that covers patients
-alone, and no significance.
+With one training of each cell the variance between trainings is unknown: the interval then covers patients only, and
+significance is not tested.
 Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65; for all pairs the trainings' variances are moderated,
 Smyth, "Linear models and empirical Bayes methods", Stat. Appl. Genet. Mol. Biol. 3 (2004) 3: three replicates give each
-pair two degrees of freedom, and among 190 pairs some variance is nearly 0 by luck, so that Holm's correction of the
-pairs' own p-values announces a difference in most studies of equal cells (`benchmarks/coverage.py` measures both).
+pair two degrees of freedom, and among 190 pairs some variance is nearly 0 by chance, so that Holm's correction of the
+unmoderated p-values finds a difference in most studies of equal cells (`benchmarks/coverage.py` measures both).
 Deviates: half of Smyth's prior degrees of freedom, and the larger of his prior variance and the mean, as models differ
 in their variance more than his prior allows for.
 """
@@ -25,7 +25,7 @@ from fulora.evaluate.inference import LEVEL, Components, Estimate, Variances, es
 from fulora.evaluate.trainings import MeasuredTrainings, Training
 
 _FEWEST_PAIRS = 3
-"""Pairs from which variances are moderated."""
+"""Minimum number of pairs for moderated variances."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,21 +35,21 @@ class TrainedDifference:
     metric: str
     """One of `trainings.ALL_METRICS`."""
     estimate: Estimate
-    """The difference and its interval, not corrected for other comparisons; what it covers is in it."""
+    """The difference and its interval, not corrected for multiple comparisons."""
     p_adjusted: float | None
-    """Corrected for all pairs compared, never less than the estimate's; None where `significant` is."""
+    """p-value corrected for all pairs compared, at least the estimate's own; None if not tested."""
     significant: bool | None
-    """Whether neither patients nor trainings explain it, all pairs considered; None with one training of a cell."""
+    """Whether it is significant, corrected for all pairs; None with one training of a cell."""
     num_unmatched: int
-    """Trainings that only one side has: left out."""
+    """Unpaired trainings, which are left out."""
     left_out: tuple[int, ...] = ()
-    """Places of pairs left out of a mean because a cell of theirs collapsed to one class."""
+    """Indices of pairs left out of a mean because one of their cells collapsed to one class."""
 
 
 def difference(before: MeasuredTrainings, after: MeasuredTrainings, metric: str) -> TrainedDifference:
-    """Return the difference of two cells, each training of the one less the same training of the other.
+    """Return the difference of two cells, paired by training.
 
-    One comparison, not corrected for others. The value is nan where the two have no training in common.
+    One comparison, not corrected for multiple comparisons. The value is nan where the two have no training in common.
     """
     return mean_difference([(before, after)], metric, keep_collapsed=True)
 
@@ -59,8 +59,8 @@ def mean_difference(
 ) -> TrainedDifference:
     """Return the mean over pairs (before, after), such as models, of their differences; one comparison.
 
-    Pairs with a cell that collapsed to one class are left out and named, unless `keep_collapsed`. Trainings are those
-    that all pairs have. The interval is for these models: it does not cover the choice of models.
+    Pairs with a cell that collapsed to one class are left out and named, unless `keep_collapsed`. Only trainings
+    that all pairs have are used. The interval is for these models: it does not cover the choice of models.
     """
     left_out = tuple(i for i, pair in enumerate(pairs) if not keep_collapsed and any(c.has_collapsed for c in pair))
     kept = [pair for i, pair in enumerate(pairs) if i not in left_out]
@@ -84,10 +84,10 @@ def mean_difference(
 
 
 def all_pairs(cells: Sequence[MeasuredTrainings], metric: str) -> dict[tuple[int, int], TrainedDifference]:
-    """Return the difference of every two cells (the later minus the earlier) by their places.
+    """Return the difference of every two cells (the later minus the earlier) by their indices.
 
-    `p_adjusted` controls the chance of announcing any difference that is none, over all pairs of this metric. Pairs
-    with one training in common are not tested and do not count among them.
+    `p_adjusted` controls the family-wise error over all pairs of this metric. Pairs with one training in common are not
+    tested and not counted.
     """
     found = {(a, b): difference(cells[a], cells[b], metric) for a, b in combinations(range(len(cells)), 2)}
     tested = [pair for pair, d in found.items() if d.significant is not None]
@@ -110,7 +110,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _moderated(parts: Sequence[Variances], num_cells: int) -> list[Variances]:
-    """Return the variances with each trainings' part drawn towards the others', with more degrees of freedom.
+    """Return the variances with the part between trainings shrunk to a common prior, with more degrees of freedom.
 
     Notation as in Smyth: d degrees of freedom of a variance s^2, prior d0 and s0^2, from the mean and variance of
     log s^2.
@@ -174,7 +174,7 @@ def _is_tested(found: Estimate) -> bool:
 
 
 def _unknown(num_patients: int) -> Estimate:
-    """Return the estimate of what cannot be compared."""
+    """Return the estimate of cells without a common training: nan."""
     nan = float("nan")
     return Estimate(
         value=nan, low=nan, high=nan, standard_error=nan, degrees_of_freedom=nan, p_value=1.0, covers="nothing",

@@ -1,7 +1,4 @@
-"""The images that a near-copy audit compares: pixels, features, ids and patients of one side, and what may be wrong.
-
-In: arrays. Out: `FeatureSet`; faults in words.
-"""
+"""One side of a near-copy audit: pixels, features, ids and patients of its images, and their validation."""
 
 from __future__ import annotations
 
@@ -15,22 +12,22 @@ from fulora.errors import fault
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureSet:
-    """The images of one side; real ones with their patients."""
+    """The images of one side, with patients if they are real."""
 
     pixels: np.ndarray
-    """uint8 [N, H, W, 3] or [N, H, W]; sides may differ in size, and are read in blocks (a mapped file will do)."""
+    """uint8 [N, H, W, 3] or [N, H, W]; sizes may differ between sides; read in blocks, so may be memory-mapped."""
     features: np.ndarray
     """float [N, D], all sides from one extractor."""
     image_ids: Sequence[str]
     """Id per image."""
     patient_ids: Sequence[str] = ()
-    """Patient per image; needed of training and held-out images where there are held-out ones."""
+    """Patient per image; required of training and held-out images if there are held-out ones."""
 
 
 def faults_of_sets(
     synthetic: FeatureSet, training: FeatureSet, heldout: FeatureSet | None, num_worst: int, block: int
 ) -> list[str]:
-    """Return every fault of what an audit is given; empty where there is none."""
+    """Return every fault of an audit's arguments, empty when there is none."""
     sides = {"synthetic": synthetic, "training": training} | ({"heldout": heldout} if heldout is not None else {})
     found = [one for name, side in sides.items() for one in _faults_of(name, side, 0 if name == "heldout" else 1)]
     for name, value, least in (("num_worst", num_worst, 0), ("block", block, 1)):

@@ -1,9 +1,9 @@
-"""Image features for t-SNE and distances, from a named network.
+"""Image features from a named network, for t-SNE, fidelity and memorisation.
 
-In: images uint8 [N, H, W, 3]. Out: features float32 [N, D], and the extractor's name, which goes wherever they go.
+In: images uint8 [N, H, W, 3]. Out: features float32 [N, D], and the extractor's name, which is reported with them.
 Source: paper section 3 (InceptionNet trained on ImageNet; the released code took its 1000 logits at 224 px). Here: the
-2048 features before the head, at Inception's own 299 px. Where no Inception weights are to be had, the run's judge
-gives its penultimate features, and says so.
+2048 features before the head, at Inception's own 299 px. Where no Inception weights are available, the
+penultimate features of the run's judge are used, and named as such.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class ModelFeatures:
     model: nn.Module
     """A timm model (it has `forward_features` and `forward_head`)."""
     name: str
-    """What made the features."""
+    """Name of the extractor."""
     resolution_px: int | None = None
-    """Images are resized to this square; None takes them as they are."""
+    """Side of the square that images are resized to; None: not resized."""
     device: str = "cpu"
-    """Where it runs."""
+    """Device."""
     batch_size: int = 64
-    """Images at a time."""
+    """Batch size."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [N, D] of uint8 images [N, H, W, 3]."""
@@ -57,7 +57,7 @@ class ModelFeatures:
             for batch in load_batches(images, batches, model, place):
                 features = model.forward_features(self._prepared(batch))  # type: ignore[operator]
                 rows.append(model.forward_head(features, pre_logits=True).float())  # type: ignore[operator]
-            return torch.cat(rows).cpu().numpy()  # the device is waited for once
+            return torch.cat(rows).cpu().numpy()  # one device synchronisation
 
     def _prepared(self, batch: Tensor) -> Tensor:
         from torch.nn import functional
@@ -77,7 +77,7 @@ def inception_features(weights: Path | None = None, *, device: str = "cpu") -> M
     """Return Inception v3's extractor (2048 features), or None where neither the folder nor the hub has its weights.
 
     In the folder: `inception_v3.tv_in1k.safetensors` or torchvision's `inception_v3_google-0cc3c7bd.pth`. Raises
-    InputError for a file that is no Inception v3.
+    InputError for a file that is not Inception v3.
     """
     import timm
 
@@ -101,5 +101,5 @@ def inception_features(weights: Path | None = None, *, device: str = "cpu") -> M
 
 
 def choose_features(weights: Path | None, fallback: ModelFeatures, *, device: str = "cpu") -> ModelFeatures:
-    """Return Inception's extractor where its weights are, else the fallback (a classifier of the run)."""
+    """Return Inception's extractor if its weights are available, else the fallback (a classifier of the run)."""
     return inception_features(weights, device=device) or fallback

@@ -1,12 +1,11 @@
-"""How close a set of generated images is to real ones: FID, KID, precision and recall.
+"""Fidelity of generated images: FID, KID, precision and recall.
 
-In: features float [N, D] of both sets from one named extractor; this file knows no network. Out: four scores, with the
-number of images and the extractor's name beside them, and the same scores of real images against other patients' real
-ones, which say what is good.
+In: features float [N, D] of both sets from one named extractor. Out: four scores with the number of images and the
+extractor's name, and as a baseline the same scores of real images against real images of other patients.
 Source: FID, Heusel et al., NeurIPS 2017 (arXiv 1706.08500); KID, Bińkowski et al., ICLR 2018 (arXiv 1801.01401);
 precision and recall, Kynkäänniemi et al., NeurIPS 2019 (arXiv 1904.06991). FID falls as the sets grow, and more so for
 some generators than for others (Chong and Forsyth, CVPR 2020, arXiv 1911.07023), and precision and recall depend on
-the number of images too: scores are to be compared at equal numbers only, which `measure` and `baseline` see to.
+the number of images too: compare scores only at equal numbers, which `measure` and `baseline` ensure.
 """
 
 from __future__ import annotations
@@ -24,48 +23,47 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST_IMAGES = 4
-"""Fewest images per side: three neighbours besides oneself, and two halves of two for the spread of KID."""
+"""Minimum images per side: three neighbours besides the image itself, and two halves of two for KID's deviation."""
 NEIGHBOURS = 3
 """The paper's k of precision and recall."""
 NUM_SUBSETS = 100
-"""Random halves that give the deviation of KID."""
+"""Number of random halves for the standard deviation of KID."""
 _BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Fidelity:
-    """How close two equally large sets of images are; every score is of `num_real` and `num_generated` images."""
+    """Fidelity of generated images; every score is of `num_real` and `num_generated` images, which are equal."""
 
     fid: float
-    """Fréchet distance; 0 is best. Biased upwards, the more so the fewer images: compare at equal numbers only."""
+    """Fréchet distance; 0 is best. Biased upwards for few images: compare at equal numbers only."""
     kid: float
-    """Squared maximum mean discrepancy, the unbiased estimate over all images; about 0 is best, and may lie below."""
+    """Squared maximum mean discrepancy, unbiased, over all images; 0 is best, slightly negative values occur."""
     kid_deviation: float
-    """Standard deviation of KID over random halves of both sides: about the standard error of `kid` were the images
-    independent, up to 1.7 times it where the two distributions are one. Too small where patients have several images.
+    """Standard deviation of KID over random halves of both sides: about the standard error of `kid` for independent
+    images, up to 1.7 times it for equal distributions. An underestimate where patients have several images.
     """
     precision: float
-    """Percent of generated images that lie among the real ones: realism."""
+    """Percent of generated images within the manifold of the real ones: realism."""
     recall: float
-    """Percent of real images that lie among the generated ones: diversity."""
+    """Percent of real images within the manifold of the generated ones: diversity."""
     num_real: int
     """Real images used."""
     num_generated: int
     """Generated images used; for a baseline, real images of the other patients."""
     features: str
-    """What made the features; scores of two extractors cannot be compared."""
+    """Name of the extractor; scores of different extractors are not comparable."""
 
 
 def measure(real: np.ndarray, generated: np.ndarray, *, features: str, seed: int, size: int | None = None) -> Fidelity:
     """Return the scores of generated against real images, features [N, D] and [M, D] of the extractor `features`.
 
-    Exactly `size` images of each side are used, None meaning as many as the smaller side has; a larger side gives a
-    random draw without replacement, its own for each side, fixed by the seed. So both sides are equally large, the
-    bias of FID and the reach of the neighbourhoods are those of one known number, and a `baseline` of the same size can
-    stand beside it (`comparable_size` gives the largest). KID would allow unequal sides, and is taken on the same
-    images so that one number of images holds for all scores. `kid` is over all pairs; its deviation is over random
-    halves of both sides (the delete-half jackknife, Shao and Wu, Ann. Statist. 17 (1989) 1176). The planes should be
-    mixed alike on both sides, or the mix is measured too.
+    Exactly `size` images of each side are used (None: as many as the smaller side has), drawn from a larger side
+    without replacement by the seed. So the bias of FID and the radius of the neighbourhoods are those of one known
+    size, and a `baseline` of the same size is comparable (`comparable_size` gives the largest). KID allows unequal
+    sides, but is measured on the same images. `kid` is over all pairs; its standard deviation is over random halves of
+    both sides (the delete-half jackknife, Shao and Wu, Ann. Statist. 17 (1989) 1176). Both sides should have the same
+    mix of planes, as a different mix changes the scores.
     Raises InputError for features that are not finite or not [N, D], and for fewer than LEAST_IMAGES or `size` images.
     """
     real, generated = _checked({"real": real, "generated": generated}, least=LEAST_IMAGES)
@@ -82,14 +80,13 @@ def baseline(
 ) -> Fidelity | None:
     """Return the scores of real against real images of other patients, `size` a side; None if there are too few.
 
-    `groups` is one patient id per row of `real` [N, D]. No patient is on both sides. Patients are dealt to the smaller
-    side in falling order of their number of images, in a random order among equals, so that the sides are balanced and
-    their sizes do not depend on the seed. This is what a perfect generator that knows other patients would reach: give
-    it the size of the `measure` it stands beside. A generator that learned from all of these patients may come out
-    below it, which is no proof of quality (`fulora.evaluate.copies` looks for copies). It varies with the split: with
-    few patients, repeat it over seeds.
-    None where a side has fewer than LEAST_IMAGES images. Raises InputError where a side has fewer than `size`, as a
-    smaller baseline could not be compared, and for the features as `measure` does.
+    `groups` is one patient id per row of `real` [N, D]. No patient is on both sides. Patients are assigned to the
+    smaller side in decreasing order of their number of images, in random order among equals, so that the sides are
+    balanced and their sizes do not depend on the seed. The baseline is what a perfect generator of other patients'
+    images would reach; use the size of the `measure` it is compared with. A generator trained on these patients may
+    score below it, which is no proof of quality (`fulora.evaluate.copies` audits memorisation). It depends on the
+    split: with few patients, repeat it over seeds. None if a side has fewer than LEAST_IMAGES images. Raises
+    InputError if a side has fewer than `size` images, and for invalid features as `measure` does.
     """
     (real,) = _checked({"real": real}, least=0)
     if len(groups) != len(real):
@@ -114,9 +111,9 @@ def fid(a: np.ndarray, b: np.ndarray) -> float:
 
     |mean a - mean b|^2 + tr(Ca + Cb - 2 (Ca Cb)^1/2), covariances with N - 1, in float64. With the centred features
     A and B over sqrt(N - 1), Ca = A'A, the eigenvalues of Ca Cb are the squares of the singular values of A B', and so
-    the last trace is their sum: no matrix root is taken, nothing complex appears, no covariance is formed (that would
-    square the condition number), and covariances of lower rank, as of N < D images, are no special case. What rounding
-    leaves below 0 is 0. Raises InputError for fewer than 2 images a side and for features not finite or not [N, D].
+    the last trace is their sum: no matrix square root, no complex numbers, no explicit covariance (which would square
+    the condition number), and no special case for covariances of lower rank, as with N < D images. Negative rounding
+    errors are clipped to 0. Raises InputError for fewer than 2 images a side and for features not finite or not [N, D].
     """
     import torch
 
@@ -129,10 +126,10 @@ def fid(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def kid_full(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the unbiased KID over all images, features [N, D] and [M, D]; the estimate of least variance.
+    """Return the unbiased KID over all images, features [N, D] and [M, D]; the minimum-variance unbiased estimate.
 
-    Bińkowski et al. 2018; Lemma 6 of Gretton et al., JMLR 13 (2012) 723, which allows unequal sides. Below 0 about half
-    of the time where both are of one distribution. Raises InputError as `fid` does.
+    Bińkowski et al. 2018; Lemma 6 of Gretton et al., JMLR 13 (2012) 723, which allows unequal sides. Negative about
+    half of the time for equal distributions. Raises InputError as `fid` does.
     """
     a, b = _checked({"a": a, "b": b}, least=2)
     return float(_mmd(a, b, np.ones((len(a), 1)), np.ones((len(b), 1)))[0])
@@ -143,7 +140,7 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, *, k: int = NEIGHB
 
     Precision is the share of generated images within the distance of some real image to its k-th nearest other real
     image; recall is the same with the sets exchanged. Euclidean distances, in float64 and in blocks of rows: never the
-    whole [N, M]. Equal distances count as within, up to rounding. Raises InputError for a side of k images or fewer.
+    whole [N, M]. Ties count as within, up to rounding. Raises InputError for a side of k images or fewer.
     """
     if k < 1:
         raise InputError(fault("k", k, "must be at least 1", "Choose a larger number"))
@@ -210,14 +207,14 @@ def _check_size(size: int, limit: int, remedy: str) -> None:
 
 
 def _drawn(rows: np.ndarray, size: int, seed: int, name: str) -> np.ndarray:
-    """Return `size` of the rows in their order, drawn without replacement; all of them where there are no more."""
+    """Return `size` of the rows in their order, drawn without replacement; all of them if there are no more."""
     if len(rows) == size:
         return rows
     return rows[np.sort(numpy_rng(seed, "fidelity", name).permutation(len(rows))[:size])]
 
 
 def _split_patients(groups: Sequence[str] | np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of two sides without a common patient, as balanced as dealing in falling order gives."""
+    """Return the rows of two balanced sides without a common patient."""
     names, patient, counts = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
     order = numpy_rng(seed, "fidelity", "patients").permutation(len(names))
     order = order[np.argsort(-counts[order], kind="stable")]

@@ -1,9 +1,9 @@
-"""Intervals that cover patients, replicates and seeds: what another study of the same design would find.
+"""Confidence intervals that cover the variation of patients, replicates and seeds.
 
 In: scores of trainings and the same scores on resamples of patients. Out: `Estimate`.
 The trainings' part of the variance is that of the replicates' means over their number; the patients' part is the
-cluster bootstrap's variance of the mean. Both hold the interaction (a training's luck with particular patients), so it
-is taken off once. The interval is Student's, with Satterthwaite's degrees of freedom.
+cluster bootstrap's variance of the mean. Both contain the interaction of trainings and patients, so it
+is subtracted once. The interval is Student's, with Satterthwaite's degrees of freedom.
 Notation: n units (replicates, or seeds where there is one replicate), means u_i, resampled means U_i [B], P patients:
   V_P = var_b(mean_i U_i) P / (P - 1)       P - 1 degrees of freedom
   V_T = var_i(u_i) / n                      d = n - 1
@@ -15,7 +15,7 @@ pooled, as a variance between replicates cannot be negative.
 Source: Satterthwaite, Biometrics Bulletin 2 (1946) 110; the double count of interactions, Owen, "The pigeonhole
 bootstrap", Annals of Applied Statistics 1 (2007) 386; the cluster bootstrap, `fulora.evaluate.intervals`.
 Deviates: the interval is never narrower than the one of the trainings alone, t with d degrees of freedom times
-sqrt(min(V_T, 2 (V_T - V_I))). With few replicates V_T is often small by luck, and Satterthwaite's degrees of freedom
+sqrt(min(V_T, 2 (V_T - V_I))). With few replicates V_T is often small by chance, and Satterthwaite's degrees of freedom
 are then too many: with three replicates that differ far more than patients do, such intervals cover 92.4 % without
 this, 94 % with it. `benchmarks/coverage.py` measures what intervals cover.
 """
@@ -29,9 +29,9 @@ from typing import Literal
 import numpy as np
 
 LEVEL = 0.05
-"""One minus the intervals' coverage, and the chance of calling a difference significant that is none."""
+"""Significance level: one minus the coverage of the intervals."""
 SPREAD_ASSUMED = 5.0
-"""Standard deviation in points of a difference of accuracy between trainings, where a study has only one of each.
+"""Standard deviation in points of a difference in accuracy between trainings, assumed if a study has one of each.
 
 Measured: HB against ES on the demo, mean of three models, eight seeds. By model it was 2.7 to 10.5."""
 
@@ -40,7 +40,7 @@ Covers = Literal["nothing", "patients", "patients and seeds", "patients, replica
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Components:
-    """Where the uncertainty of an estimate comes from, in points."""
+    """Components of the uncertainty of an estimate, in points."""
 
     patients: float
     """Standard error from the choice of test patients; nan with one patient."""
@@ -61,7 +61,7 @@ class Variances:
     trainings: float
     """V_T, pooled with V_S where that is larger and units are few; 0 with one unit."""
     freedom: float
-    """Its degrees of freedom; 0 with one unit."""
+    """Degrees of freedom of V_T; 0 with one unit."""
     interaction: float
     """V_I; 0 with one unit or one patient."""
     num_patients: int
@@ -77,30 +77,30 @@ class Estimate:
     value: float
     """Mean over replicates of the mean over each one's seeds."""
     low: float
-    """Lower end; nan where nothing is known of the spread."""
+    """Lower end of the interval; nan if the variance is unknown."""
     high: float
     """Upper end."""
     standard_error: float
-    """Of the value, from all that `covers` names."""
+    """Standard error of the value, over all that `covers` names."""
     degrees_of_freedom: float
-    """Satterthwaite's; nan where nothing is known of the spread."""
+    """Satterthwaite's; nan if the variance is unknown."""
     p_value: float
-    """Two-sided, of the hypothesis that the value is 0; below 0.05 where the interval leaves out 0."""
+    """Two-sided p-value of the hypothesis that the value is 0; below 0.05 if the interval excludes 0."""
     covers: Covers
-    """What the interval allows for: another choice of this would be expected to stay inside it."""
+    """Sources of variation that the interval covers."""
     components: Components
-    """Where the uncertainty comes from."""
+    """Components of the uncertainty."""
     variances: Variances
-    """What the standard error is made of."""
+    """Components of the variance."""
     num_patients: int
-    """Patients or clusters of patients."""
+    """Number of patients, or clusters of patients."""
     num_replicates: int
     """Replicates."""
     num_trainings: int
-    """Trainings, of all replicates together."""
+    """Number of trainings over all replicates."""
 
     def clipped(self, least: float = 0.0, most: float = 100.0) -> tuple[float, float]:
-        """Return the interval within the range that a score can have."""
+        """Return the interval clipped to the range of a score."""
         return float(np.clip(self.low, least, most)), float(np.clip(self.high, least, most))
 
 
@@ -110,8 +110,7 @@ def estimate(
     """Return the estimate of a score or difference of trainings, named by (replicate, seed).
 
     `values` float64 [K] in points, `resampled` float64 [K, B] on resamples of `num_patients`; B is 0 with one patient.
-    With one replicate, its seeds are what is repeated, and the interval covers patients and seeds alone; with one
-    training it covers patients alone.
+    With one replicate the interval covers patients and seeds only; with one training, patients only.
     """
     replicates = np.array([replicate for replicate, _ in trainings])
     found = variances(trainings, values, resampled, num_patients)
@@ -188,7 +187,7 @@ def _pooled(between: float, units: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def p_value(value: float, found: Variances) -> float:
-    """Return the two-sided p-value of a value in points being 0; 1 where nothing is known of the spread."""
+    """Return the two-sided p-value of the hypothesis that the value is 0; 1 if the variance is unknown."""
     from scipy import stats
 
     variance, freedom, least = _parts(found)
@@ -201,9 +200,9 @@ def p_value(value: float, found: Variances) -> float:
 
 
 _FEW_UNITS = 3
-"""Up to so many replicates are pooled with their seeds: more know their own variance well enough."""
+"""Largest number of replicates whose variance is pooled with their seeds'; more estimate it well enough."""
 _ROUNDING = 1e-9
-"""Values in points below this are the rounding of equal numbers."""
+"""Smaller values, in points, are rounding errors."""
 
 
 def _parts(found: Variances) -> tuple[float, float, float]:
@@ -232,7 +231,7 @@ def _half_width(found: Variances) -> tuple[float, float, float]:
 
 
 def _over_patients(resampled: np.ndarray, num_patients: int) -> np.ndarray:
-    """Return the variances over resamples [..., B] of patients, brought from P - 1 to P; nan where nothing is known."""
+    """Return the variances over resamples [..., B] of patients, corrected by P / (P - 1); nan if unknown."""
     known = np.isfinite(resampled).all(axis=tuple(range(resampled.ndim - 1)))
     if known.sum() < 2 or num_patients < 2:
         return np.full(resampled.shape[:-1], np.nan)
@@ -242,7 +241,7 @@ def _over_patients(resampled: np.ndarray, num_patients: int) -> np.ndarray:
 def _spreads(
     replicates: np.ndarray, values: np.ndarray, resampled: np.ndarray, found: Variances
 ) -> tuple[float | None, float | None]:
-    """Return the standard deviations between replicates and between seeds, less their luck with these patients."""
+    """Return the standard deviations between replicates and between seeds, without the interaction with patients."""
     groups = [np.flatnonzero(replicates == r) for r in np.unique(replicates)]
     seeded = [places for places in groups if len(places) > 1]
     within = None

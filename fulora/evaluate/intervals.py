@@ -1,8 +1,8 @@
-"""95 % intervals of the scores, by resampling patients.
+"""95 % confidence intervals of the scores, by bootstrap over patients.
 
 In: probabilities [S, N, 5], plane indices [N], a patient per image. Out: each score, and its value on every resample,
-from which intervals (here) and differences of any two cells (`fulora.evaluate.comparison`) are read: drawn once.
-Images of one patient are alike, so whole patients are drawn with replacement, never single images.
+from which intervals (here) and differences between cells (`fulora.evaluate.comparison`) are computed.
+Images of one patient are correlated, so whole patients are drawn with replacement, not single images.
 Source: Field and Welsh, "Bootstrapping clustered data", J. R. Statist. Soc. B 69 (2007) 369 (cluster bootstrap);
 percentile intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
 """
@@ -21,12 +21,12 @@ from fulora.planes import PLANES
 from fulora.seeds import numpy_rng
 
 NUM_RESAMPLES = 2000
-"""Resamples that every interval and comparison of a run is read from."""
+"""Number of bootstrap resamples of every interval and comparison."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resamples:
-    """B resamples of the P patients of N images. Of one patient there are none: nothing is known of the spread."""
+    """B bootstrap resamples of the P patients of N images; none with one patient, whose variance is unknown."""
 
     patient: np.ndarray
     """Row of each image's patient, int64 [N]."""
@@ -43,9 +43,9 @@ class Resamples:
 def draw_resamples(
     patient_ids: Sequence[str] | np.ndarray, *, seed: int, num_resamples: int = NUM_RESAMPLES
 ) -> Resamples:
-    """Return resamples of the patients; the same patients and seed give the same, so cells compare one by one.
+    """Return resamples of the patients; the same patients and seed give the same, so that cells are paired.
 
-    Raises InputError where there is no image.
+    Raises InputError without images.
     """
     if len(patient_ids) == 0:
         raise InputError(fault("patient_ids", 0, "images cannot be resampled", "Give at least one test image."))
@@ -68,19 +68,19 @@ class Measured:
     resampled: Mapping[str, np.ndarray]
     """Each score on every resample, float64 [B]; averaged over trainings within the resample."""
     num_patients: int
-    """Patients that were resampled."""
+    """Number of patients resampled."""
 
     def interval(self, name: str) -> tuple[float, float]:
-        """Return a score's 95 % interval (low, high); (nan, nan) where nothing is known of the spread."""
+        """Return a score's 95 % interval (low, high); (nan, nan) with one patient."""
         return percentile_interval(self.resampled[name])
 
 
 def measure(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples) -> Measured:
     """Return each of METRICS of the trainings of one cell: probabilities [S, N, 5] (or [N, 5]), plane indices [N].
 
-    Averages run over the planes that have images in a resample: one that lacks a plane says nothing of it. Covers the
-    choice of test patients, not that of training seeds beyond those given: `fulora.evaluate.trainings` covers both.
-    Raises InputError where the numbers of images differ.
+    Macro averages run over the planes with images in a resample. Intervals cover the sampling of test patients, but not
+    of training seeds beyond those given: `fulora.evaluate.trainings` covers both. Raises InputError if the numbers of
+    images differ.
     """
     trainings = np.asarray(probabilities, dtype=np.float64)
     trainings = trainings[None] if trainings.ndim == 2 else trainings
@@ -99,7 +99,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples)
 
 
 def percentile_interval(values: np.ndarray, coverage: float = 0.95) -> tuple[float, float]:
-    """Return the percentiles (low, high) that hold the share `coverage` of values; (nan, nan) where there are none."""
+    """Return the percentiles (low, high) that contain the fraction `coverage` of values; (nan, nan) without values."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return float("nan"), float("nan")
@@ -113,8 +113,8 @@ def resampled_scores(
 ) -> dict[str, np.ndarray]:
     """Return each metric in percent for every resample, float64 [B], of one training: [N, 5] and plane indices [N].
 
-    `metrics` may hold any of METRICS and of `decomposition.SHARES`. Averages over planes run over those that have
-    images in the resample: a resample that lacks a plane says nothing of it.
+    `metrics` may hold any of METRICS and of `decomposition.SHARES`. Macro averages run over the planes with images in
+    the resample.
     """
     num, found = len(PLANES), dict[str, np.ndarray]()
     if set(metrics) & set(METRICS) - {"auc"}:
@@ -133,8 +133,8 @@ def resampled_scores(
 def _resampled_auc(probabilities: np.ndarray, labels: np.ndarray, resamples: Resamples) -> np.ndarray:
     """Return `auc_from_scores` in percent of each resample, float64 [B].
 
-    Per plane: the pairs (image of the plane, other image) that are in the right order, half for equal scores, summed
-    once per pair of patients; a resample then weights each pair of patients by both counts.
+    Per plane: the correctly ordered pairs (image of the plane, other image), ties counting half, are summed once per
+    pair of patients; a resample then weights each pair of patients by both counts.
     """
     times, patient = resamples.times, resamples.patient
     num_patients = times.shape[1]

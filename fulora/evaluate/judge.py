@@ -1,10 +1,9 @@
-"""The judge: a classifier that says which plane a synthetic image shows.
+"""The judge: a classifier that predicts which plane a synthetic image shows.
 
-In: fresh images of known planes (in the demo, Spanish-like phantoms of new patients). Out: a ResNet18 with its held-out
-accuracy, and the share of synthetic images it recognises as the plane that was asked for. A judge that is itself often
-wrong measures nothing, so its held-out accuracy goes wherever its verdict goes.
+In: new images of known planes (in the demo, Spanish-like phantoms of new patients). Out: a ResNet18 and its held-out
+accuracy, which is reported with every result: the verdict of an inaccurate judge means nothing.
 Source: classification accuracy of generated images, Ravuri and Vinyals, "Classification Accuracy Score for Conditional
-Generative Models", NeurIPS 2019 (there the classifier learns from generated images; here it judges them).
+Generative Models", NeurIPS 2019 (there the classifier is trained on generated images; here it is tested on them).
 """
 
 from __future__ import annotations
@@ -32,22 +31,22 @@ FACTS_FILE = "judge.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgeConfig:
-    """How the judge is made."""
+    """Training configuration of the judge."""
 
     num_images: int = 2000
-    """Fresh images the judge learns from."""
+    """Training images."""
     num_heldout: int = 500
-    """Fresh images, of other patients, it is tested on."""
+    """Held-out test images, of other patients."""
     epochs: int = 2
-    """Passes over the images: on phantoms at 64 px one reaches 98 %, two 99 %."""
+    """Training epochs; on phantoms at 64 px one gives 98 % accuracy, two 99 %."""
     batch_size: int = 24
-    """Images per step."""
+    """Batch size."""
     learning_rate: float = 1e-3
-    """Learning rate of AdamW, which learns from scratch in few passes."""
+    """Learning rate of AdamW, which trains from scratch in few epochs."""
     resolution_px: int = 64
     """Side of the square images."""
     least_accuracy: float = 97.0
-    """Held-out accuracy in percent below which the judge is not to be trusted."""
+    """Minimum held-out accuracy, in percent, of a reliable judge."""
 
     def validate(self) -> list[str]:
         """Return every fault of this configuration."""
@@ -60,26 +59,26 @@ class JudgeConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judge:
-    """A trained judge and how good it is."""
+    """A trained judge and its accuracy."""
 
     model: nn.Module
     """ResNet18 in evaluation mode."""
     heldout_accuracy: float
-    """Percent right on held-out images."""
+    """Accuracy on held-out images, in percent."""
     num_images: int
-    """How many images it learned from."""
+    """Number of training images."""
     num_heldout: int
-    """How many it was tested on."""
+    """Number of held-out images."""
     name: str
-    """What to call it in tables and captions."""
+    """Name for tables and captions."""
     trusted: bool
-    """Whether the held-out accuracy reaches the configuration's least."""
+    """Whether the held-out accuracy reaches the configured minimum."""
     seconds: float
-    """Time in training."""
+    """Training time."""
 
 
 def classifier_config(config: JudgeConfig) -> ClassifierConfig:
-    """Return the training configuration of a judge: ResNet18 from scratch, so that it needs no files."""
+    """Return the training configuration of a judge: ResNet18 from scratch, which needs no weight files."""
     return ClassifierConfig(
         model=ARCHITECTURE,
         epochs=config.epochs,
@@ -104,7 +103,7 @@ def train_judge(
 ) -> Judge:
     """Return a judge trained on uint8 images [N, R, R, 3] and tested on `heldout` (images, plane indices).
 
-    Grey images [N, R, R] are taken too. `what` names the images in the judge's name.
+    Grey images [N, R, R] are accepted too. `what` names the images in the judge's name.
     """
     trained = train_classifier(
         pixels=as_rgb(images),
@@ -133,7 +132,7 @@ def as_rgb(images: np.ndarray) -> np.ndarray:
 
 
 def save_judge(judge: Judge, folder: Path) -> None:
-    """Write a judge to a folder: its weights as safetensors, the rest as JSON."""
+    """Write a judge to a directory: its weights as safetensors, the rest as JSON."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +142,7 @@ def save_judge(judge: Judge, folder: Path) -> None:
 
 
 def load_judge(folder: Path) -> Judge:
-    """Return the judge of a folder. Raises InputError where there is none."""
+    """Return the judge in a directory. Raises InputError if there is none."""
     from safetensors.torch import load_file
 
     try:

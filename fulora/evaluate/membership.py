@@ -1,9 +1,9 @@
-"""Membership inference: whether the synthetic images tell which patients the adapter was trained on.
+"""Membership inference: whether the synthetic images reveal which patients the adapter was trained on.
 
-In: a score per real image that is higher where an attacker takes it for a training image. Out: the attack's AUC, 50
-where members cannot be told from others, with an interval over patients.
+In: a score per real image, higher for images the attacker believes to be training images. Out: the attack's AUC with an
+interval over patients; 50 is chance.
 Source: Shokri et al., "Membership inference attacks against machine learning models", IEEE S&P 2017 (arXiv 1610.05820);
-the attacker who sees samples alone and takes what lies nearest to one of them for trained on, Chen et al., "GAN-Leaks",
+the attacker who sees only samples and scores an image by its distance to the nearest one, Chen et al., "GAN-Leaks",
 CCS 2020 (arXiv 1909.03935); the AUC is Mann and Whitney's, resampled by patient as in `fulora.evaluate.intervals`.
 """
 
@@ -24,30 +24,30 @@ _BLOCK = 512
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MembershipAttack:
-    """How well members are told from others."""
+    """Result of a membership inference attack."""
 
     auc: float
-    """P(a member scores higher than another) in percent, ties counting half: 50 says nothing, 100 all."""
+    """P(a member scores higher than another) in percent, ties counting half: 50 is chance, 100 perfect."""
     low: float
     """Lower end of its 95 % interval over patients; nan with one patient on a side."""
     high: float
     """Upper end."""
     num_members: int
-    """Training images."""
+    """Number of training images."""
     num_others: int
-    """Held-out real images."""
+    """Number of held-out real images."""
 
     @property
     def leaks(self) -> bool:
-        """Whether members are told from others: the interval lies above 50."""
+        """Whether the attack is significant: the interval lies above 50."""
         return self.low > 50
 
 
 def nearest_sample_scores(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
     """Return minus the distance of each real image to its nearest synthetic one, float64 [N], of features.
 
-    Features [N, D] and [M, D] of one extractor, compared at length 1. Raises InputError where either has no row, or
-    widths differ.
+    Features [N, D] and [M, D] of one extractor, compared at unit length. Raises InputError if either is empty or widths
+    differ.
     """
     if not len(real) or not len(synthetic) or real.shape[1:] != synthetic.shape[1:]:
         shapes, rule = (real.shape, synthetic.shape), "must be [N, D] and [M, D], at least one row each"
@@ -66,9 +66,9 @@ def membership_attack(
 ) -> MembershipAttack:
     """Return the AUC of scores [N] of training images over scores [M] of held-out ones, with its interval.
 
-    Members' and others' patients are resampled apart, as many of each as there are. Others should be of the same planes
-    and device as the members, else the attack tells those apart. Raises InputError for sides without images, a shared
-    patient, or scores that are not finite.
+    Members' and others' patients are resampled separately. Others should be of the same planes and device as the
+    members, else the attack detects that difference. Raises InputError for empty sides, a shared patient, or scores
+    that are not finite.
     """
     sides = {"members": (members, member_patients), "others": (others, other_patients)}
     for name, (scores, patients) in sides.items():

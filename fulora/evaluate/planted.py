@@ -1,7 +1,7 @@
-"""Whether a near-copy audit would find copies: real training images, changed a little, put through the same audit.
+"""Sensitivity of the near-copy audit, measured on planted copies: slightly altered training images.
 
-In: training images. Out: planted copies with their sources, and after the audit the share of each kind that was found.
-An audit that finds no copies says something only where it finds those that are there.
+In: training images. Out: planted copies with their sources, and after the audit the share of each kind it found. An
+audit that finds no copies is evidence only if it finds planted ones.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from fulora.evaluate.feature_sets import FeatureSet
 from fulora.seeds import numpy_rng
 
 KINDS: tuple[str, ...] = ("exact", "cropped", "shifted", "rotated", "brightened", "blended")
-"""What is done to planted copies.
+"""Alterations of planted copies.
 
-Cropped: 90 % of each side, anywhere, enlarged to the whole. Shifted by 5 % of the side along one axis, rotated by 5
-degrees, either way; what is uncovered is black. Brightened: 70 % of the contrast and 40 levels of 255 more. Blended:
-with 30 % of another training image."""
+Cropped: a random crop of 90 % of each side, resized to the full size. Shifted by 5 % of the side along one axis,
+rotated by 5 degrees, in either direction; uncovered pixels are black. Brightened: 70 % of the contrast and 40 levels
+of 255 more. Blended: with 30 % of another training image."""
 CROPPED_SHARE, SHIFT_SHARE, ROTATION_DEGREES, BLENDED_SHARE = 0.9, 0.05, 5.0, 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlantedCopies:
-    """Changed training images."""
+    """Altered training images."""
 
     pixels: np.ndarray
     """uint8, as the training images."""
     kinds: tuple[str, ...]
-    """What was done to each, one of KINDS."""
+    """Alteration of each, one of KINDS."""
     sources: tuple[int, ...]
-    """The training image each is a copy of: its row."""
+    """Row of the training image each is a copy of."""
 
     def image_set(self, features: np.ndarray) -> FeatureSet:
         """Return them as the synthetic side of an audit; `features` [N, D] of `pixels` from the audit's extractor."""
@@ -45,18 +45,18 @@ class PlantedCopies:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlantedShare:
-    """What the audit made of one kind of planted copies."""
+    """Result of the audit for one kind of planted copies."""
 
     kind: str
     """One of KINDS."""
     num_planted: int
-    """Copies of this kind."""
+    """Number of copies of this kind."""
     share_found: float | None
-    """Percent that are closer than every held-out image; None without held-out images."""
+    """Percent closer than every held-out image; None without held-out images."""
     share_below_percentile: float | None
     """Percent below the first percentile of held-out images; None without held-out images."""
     share_traced: float
-    """Percent whose nearest image by any of the distances is the one they were made of."""
+    """Percent whose nearest image by any distance is their source."""
 
 
 def plant_copies(training: np.ndarray, *, per_kind: int, seed: int) -> PlantedCopies:
@@ -108,7 +108,7 @@ def shares_found(planted: PlantedCopies, audit: CopyAudit, training_ids: Sequenc
 
 
 def _changed(image: np.ndarray, other: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Return an image uint8 [H, W] or [H, W, 3] after what a kind does."""
+    """Return an altered image uint8 [H, W] or [H, W, 3]."""
     height, width = image.shape[:2]
     way = float(rng.choice([-1, 1]))
     picture = Image.fromarray(image)

@@ -1,12 +1,13 @@
-"""Which printed scores are arithmetically impossible, whatever the classifier was.
+"""Consistency check: which printed scores are arithmetically impossible for any classifier.
 
-In: a row of scores as the paper prints them: percent, two decimals, of the 233 African test images. Out: a `Verdict`,
-what cannot be, in words with the numbers.
-Every image is in one cell of a confusion matrix, so a row's scores hang together: accuracy counts the hits, recall says
-how they spread over the planes, precision and F1 how many images of other planes each plane was given. The search goes
-through all such counts; what it does not find, no predictions of these images can give, and it never calls scores
-impossible that a matrix has. Rounded and cut decimals both pass, as the paper has both (91.41 for 213 of 233).
-Notation: n images, h hits, f false positives (images of other planes given this one), o images given Other; per plane.
+In: a row of scores as the paper prints them: percent, two decimals, of the 233 African test images. Out: a `Verdict`
+with the inconsistencies as text.
+All scores of a row derive from one confusion matrix: accuracy fixes the number of hits, recall their distribution over
+the planes, precision and F1 the false positives per plane. The search over all such counts is exhaustive: scores it
+cannot reproduce are impossible, and scores of an existing matrix are never rejected. Rounded and truncated decimals
+both pass, as the paper has both (91.41 for 213 of 233).
+Notation: n images, h hits, f false positives (images of other planes predicted as this one), o images predicted as
+Other; per plane.
 Source: the definitions of `fulora.evaluate.scores`, which give Table 2's HB row from the released run's matrix.
 """
 
@@ -34,29 +35,29 @@ AucFits = Literal["hard labels", "published formula", "both", "neither", "unknow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something about a row that cannot be, or that could only be by one formula."""
+    """An inconsistency of a row: impossible, or possible by only one formula."""
 
     metrics: tuple[str, ...]
-    """The figures it is about, by the names of `scores.METRICS`."""
+    """The scores concerned, by the names of `scores.METRICS`."""
     words: str
-    """What and why, with the numbers."""
+    """Description with the numbers."""
     impossible: bool = True
     """False where the figure cannot be the AUC of hard labels, while the paper's own formula may give it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the check says about a row."""
+    """Result of the check of a row."""
 
     findings: tuple[Finding, ...]
-    """Empty where nothing speaks against the row."""
+    """Inconsistencies; empty for a consistent row."""
     auc_fits: AucFits
-    """Which formula can give the AUC together with the row's other figures; unknown where those cannot be."""
+    """Which formula reproduces the AUC given the row's other scores; unknown if those are impossible."""
     num_counts: int
-    """Ways to spread hits and false positives over the planes that give accuracy, recall, precision and F1."""
+    """Number of confusion matrices (hits and false positives per plane) consistent with the four other scores."""
 
     def doubt(self, metric: str | None = None) -> str | None:
-        """Return all findings in words, or those about a metric; None where there is none."""
+        """Return the findings as text, all or those of a metric; None if there is none."""
         told = [finding.words for finding in self.findings if metric is None or metric in finding.metrics]
         return "; ".join(told) or None
 
@@ -64,8 +65,8 @@ class Verdict:
 def check_row(row: Mapping[str, object]) -> Verdict:
     """Return what is impossible in a row with accuracy, recall, precision, f1 and auc in percent, two decimals.
 
-    The AUC is held against the two formulas on predicted labels, `scores.auc_from_hard_labels` and
-    `scores.auc_published`. An AUC from probabilities is not bound by the other figures; no row of the paper claims one.
+    The AUC is compared with two formulas on predicted labels, `scores.auc_from_hard_labels` and `scores.auc_published`.
+    An AUC from probabilities is not constrained by the other scores; no row of the paper claims one.
     """
     return _check(*(float(str(row[name])) for name in ("accuracy", "recall", "precision", "f1", "auc")))
 
@@ -97,11 +98,11 @@ def _check(accuracy: float, recall: float, precision: float, f1: float, auc: flo
     if not totals:
         below = math.floor(accuracy * NUM_TEST / 100)
         near = f"{below} give {100 * below / NUM_TEST:.2f}, {below + 1} give {100 * (below + 1) / NUM_TEST:.2f}"
-        words = f"accuracy {accuracy:.2f} is no share of {NUM_TEST} images: {near}"
+        words = f"accuracy {accuracy:.2f} is not a fraction of {NUM_TEST} images: {near}"
         found.append(Finding(metrics=("accuracy",), words=words))
     elif not num_hits:
         images = ", ".join(map(str, NUM_IMAGES))
-        words = f"recall {recall:.2f} is no mean over planes of {images} images of which {totals[0]} are right"
+        words = f"recall {recall:.2f} is not a mean over planes of {images} images of which {totals[0]} are right"
         found.append(Finding(metrics=("recall",), words=words))
     elif not len(counts):
         words = f"no confusion matrix with this accuracy and recall has precision {precision:.2f} and F1 {f1:.2f}"
@@ -136,7 +137,7 @@ def _with_false_positives(hits: np.ndarray, precision: float, f1: float) -> np.n
         if (most < 0).any():
             continue
         wrong = NUM_TEST - int(h.sum())
-        # Two planes at a time: of the second pair, sorted by precision, only what completes the first is looked at.
+        # Two planes at a time: of the second pair, sorted by precision, only those that complete the first are tried.
         one, precision_one, f1_one = _pairs(h[:2], _N[:2], most[:2], wrong)
         two, precision_two, f1_two = _pairs(h[2:], _N[2:], most[2:], wrong)
         order = np.argsort(precision_two)
@@ -196,9 +197,9 @@ def _exists(h: np.ndarray, f: np.ndarray) -> np.ndarray:
 
 
 def _about_auc(recall: float, auc: float, counts: np.ndarray) -> tuple[list[Finding], AucFits]:
-    """Return what speaks against the AUC, and which formula it fits.
+    """Return the inconsistencies of the AUC, and which formula it fits.
 
-    Specificity = 2 AUC - recall holds for hard labels. By the paper's formula it is no specificity and may pass 100 %.
+    For hard labels, 2 AUC - recall is the specificity. By the paper's formula it is not, and may exceed 100 %.
     """
     implied = 2 * auc - recall
     too_specific = 2 * (auc - 0.005) - (recall + 0.01) > 100
@@ -211,12 +212,12 @@ def _about_auc(recall: float, auc: float, counts: np.ndarray) -> tuple[list[Find
     published = _span(least.min(), most.max())
     if not fits_hard and not fits_published:
         also = f", and it implies a specificity of {implied:.2f} % if from hard labels" if too_specific else ""
-        words = f"AUC {auc:.2f} cannot be of predicted labels: the row's other figures allow "
-        words += f"{_span(hard.min(), hard.max())} from hard labels and {published} as the paper counts{also}"
+        words = f"AUC {auc:.2f} cannot be of predicted labels: the row's other scores allow "
+        words += f"{_span(hard.min(), hard.max())} from hard labels and {published} by the paper's formula{also}"
         return [Finding(metrics=("auc",), words=words)], "neither"
     fits: AucFits = "both" if fits_hard and fits_published else "hard labels" if fits_hard else "published formula"
     if too_specific:
-        words += f"; possible only as the paper counts, which allows {published}"
+        words += f"; possible only by the paper's formula, which allows {published}"
         return [Finding(metrics=("auc",), words=words, impossible=False)], fits
     return [], fits
 

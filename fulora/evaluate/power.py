@@ -1,6 +1,6 @@
-"""How many replicates a difference of so many points needs.
+"""Power analysis: how many replicates are needed to detect a difference.
 
-In: a difference, how far trainings and patients differ. Out: power, and the fewest replicates with enough of it.
+In: a difference, the variation of trainings and patients. Out: power, and the minimum number of replicates.
 Source: the noncentral t distribution, with the variance and Satterthwaite's degrees of freedom of
 `fulora.evaluate.inference`.
 """
@@ -13,14 +13,14 @@ from fulora.errors import InputError, fault
 from fulora.evaluate.inference import LEVEL, SPREAD_ASSUMED
 
 MOST_REPLICATES = 1000
-"""More replicates than this are not looked for."""
+"""Largest number of replicates considered."""
 
 
 def power(points: float, *, num_replicates: int, spread: float, error_patients: float, num_patients: int) -> float:
-    """Return the chance that a difference of `points` is significant, 0 to 1, with so many replicates.
+    """Return the power, 0 to 1: the probability that a difference of `points` is significant.
 
     `spread`: standard deviation of the difference between replicates, in points. `error_patients`: its standard error
-    from the choice of `num_patients` test patients, which no number of replicates lowers. One replicate has power 0.
+    from the sampling of `num_patients` test patients, which more replicates do not reduce. One replicate has power 0.
     Raises InputError for numbers out of range.
     """
     from scipy import stats
@@ -54,10 +54,10 @@ def replicates_needed(
     spread: float = SPREAD_ASSUMED,
     wanted: float = 0.8,
 ) -> int | None:
-    """Return the fewest replicates with which a difference of `points` is significant with a chance of `wanted`.
+    """Return the fewest replicates with which a difference of `points` is significant with power `wanted`.
 
-    None where no number suffices: the test patients are too few for a difference as small. Arguments as of `power`;
-    `spread` is assumed (`inference.SPREAD_ASSUMED`) where a study has one training and knows nothing of it.
+    None if no number suffices, as there are too few test patients. Arguments as of `power`; the default of `spread`
+    (`inference.SPREAD_ASSUMED`) is for studies with one training, which cannot estimate it.
     """
     enough, known = 2, {"spread": spread, "error_patients": error_patients, "num_patients": num_patients}
     while power(points, num_replicates=enough, **known) < wanted:  # type: ignore[arg-type]

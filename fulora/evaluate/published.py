@@ -1,8 +1,8 @@
 """The paper's Tables 1 and 2, exactly as printed.
 
 Out: one dict per row, in the printed order; scores in percent. `auc_doubt` marks an AUC that `plausibility.check_row`
-speaks against: Table 1's ES ResNet18, which from hard labels implies a specificity above 100 % (the paper's own formula
-can give it), and its five HB rows, which no formula known gives. Recorded as published, never a target.
+finds inconsistent: Table 1's ES ResNet18, which from hard labels implies a specificity over 100 % (the paper's formula
+can give it), and its five HB rows, which no known formula gives. Recorded as published, never a target.
 Source: arXiv 2407.20072, Tables 1 and 2.
 """
 

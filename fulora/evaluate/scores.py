@@ -1,7 +1,7 @@
 """Scores of a classifier on the four tested planes, in percent.
 
 In: probabilities [N, 5] and plane indices [N], or a 5 x 5 confusion matrix (rows truth, columns prediction).
-Out: accuracy, recall, precision, F1 (macro averages over the tested planes) and AUC (one against the rest).
+Out: accuracy, recall, precision, F1 (macro averages over the tested planes) and AUC (one vs. rest).
 Source: Table 2 of the paper, whose HB row these definitions give to two decimals from the saved run's matrix: recall,
 precision and F1 are scikit-learn's with `labels=[1, 2, 3, 4]`. A prediction of Other counts as a miss.
 Deviates: the AUC is from the scores; the published one is from hard labels (`auc_published`).
@@ -19,7 +19,7 @@ METRICS: tuple[str, ...] = ("accuracy", "recall", "precision", "f1", "auc")
 """The columns of Tables 1 and 2, in their order."""
 
 TESTED: tuple[int, ...] = tuple(plane.index for plane in TESTED_PLANES)
-"""Indices of the planes that are averaged over."""
+"""Indices of the planes in macro averages."""
 
 
 def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -32,8 +32,8 @@ def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
 def scores_from_confusion(matrix: np.ndarray, planes: Sequence[int] | None = None) -> dict[str, np.ndarray]:
     """Return accuracy, recall, precision and F1 in percent of matrices [..., 5, 5], each of shape [...].
 
-    Averages run over `planes` (None: the tested planes) that have images in the matrix; nan where it has none of them.
-    So a resample that lacks a plane says nothing of that plane, instead of scoring it 0. A plane with images that is
+    Averages run over `planes` (None: the tested planes) that have images in the matrix; nan if it has none of them.
+    So a plane missing from a resample is ignored instead of scoring 0. A plane with images that is
     never predicted has precision 0, and F1 0.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
@@ -60,7 +60,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """
     if len(labels) == 0 or len(labels) != len(probabilities):
         counts = f"{len(probabilities)} probabilities and {len(labels)} labels"
-        raise ValueError(f"{counts} cannot be scored: give equally many, at least one")
+        raise ValueError(f"{counts} cannot be scored: their numbers must be equal and at least 1")
     counted = scores_from_confusion(confusion_matrix(probabilities, labels))
     return {name: float(value) for name, value in counted.items()} | {"auc": auc_from_scores(probabilities, labels)}
 
@@ -90,10 +90,10 @@ def auc_from_hard_labels(matrix: np.ndarray) -> float:
 
 
 def auc_published(matrix: np.ndarray) -> float:
-    """Return the AUC in percent as the paper's Table 2 has it: 88.76 for the HB row.
+    """Return the AUC in percent as in the paper's Table 2: 88.76 for the HB row.
 
-    Hard labels again, but a prediction of Other counts as positive for every plane, for the truth as for the rest.
-    Source: the released code's saved run; recorded to compare with the printed numbers, used for nothing else.
+    From hard labels, but a prediction of Other counts as positive for every plane. Source: the released code's saved
+    run; used only for comparison with the printed numbers.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     chosen = present_planes(matrix)

@@ -1,4 +1,4 @@
-"""Images small and grey, at mean 0 and length 1, and the nearest of them: what near copies are looked for with.
+"""Standardised grey thumbnails and nearest-neighbour search, for the near-copy audit.
 
 In: pixels. Out: thumbnails, rows of unit length, nearest rows with their distances.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 THUMBNAIL_PX = 32
-"""Images are compared at this side: speckle and compression do not hide a copy."""
+"""Side of thumbnails: small enough that speckle and compression do not hide a copy."""
 _LUMA = (np.float32(299), np.float32(587), np.float32(114))
 """Thousandths of the channels in grey (ITU-R BT.601, as Pillow has it): exact in float32, so grey images stay grey."""
 
@@ -17,7 +17,7 @@ def grey_thumbnails(pixels: np.ndarray, block: int) -> np.ndarray:
     """Return area averages float64 [N, 32, 32] of uint8 [N, H, W, 3] or [N, H, W], `block` images at a time at most."""
     down, across = (area_weights(side) for side in pixels.shape[1:3])
     out = np.empty((len(pixels), THUMBNAIL_PX, THUMBNAIL_PX))
-    step = max(1, min(block, 64))  # In floats the images are eight times as large, and cost more than the products.
+    step = max(1, min(block, 64))  # Floats take eight times the memory of the images, more than the products.
     for start in range(0, len(pixels), step):
         part = pixels[start : start + step]
         if part.ndim == 4:
@@ -47,7 +47,7 @@ def normalised(small: np.ndarray) -> np.ndarray:
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
     """Return rows [N, D] at length 1 in float64 [N, D + 1]; a row of zeros becomes 1 in the added column, and so is
-    at a right angle to all but its like."""
+    orthogonal to all other rows."""
     rows = np.asarray(rows, dtype=np.float64)
     lengths = np.linalg.norm(rows, axis=1)
     flat = lengths <= 1e-9

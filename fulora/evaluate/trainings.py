@@ -1,9 +1,9 @@
-"""The scores of every training of a cell: what its replicates and seeds differ by, on the same resamples of patients.
+"""The scores of every training of a cell, on the test images and on common resamples of patients.
 
 In: probabilities [N, 5] per training, named by (replicate, seed). Out: `MeasuredTrainings`, from which
 `fulora.evaluate.inference` reads a score's interval and `fulora.evaluate.differences` that of a difference.
 A replicate repeats the whole pipeline (LoRA's images, adapter, synthetic set, hybrid set); a seed repeats the
-classifier's training within a replicate. A cell is one model trained one way.
+classifier's training within a replicate. A cell is one model on one regime.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Training = tuple[int, int]
 ALL_METRICS: tuple[str, ...] = (*METRICS, *SHARES)
 """Every score that is measured: the paper's columns and the decomposition of errors."""
 COLLAPSED_SHARE = 0.99
-"""A training that gives this share of the test images one class has collapsed: it learned nothing but that class."""
+"""A training that gives this share of the test images one class has collapsed: it has learned only that class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class MeasuredTrainings:
     """The scores of K trainings of one cell, in percent."""
 
     trainings: tuple[Training, ...]
-    """Their names, sorted."""
+    """(Replicate, seed) of each, sorted."""
     values: Mapping[str, np.ndarray]
     """Each score on the test images, float64 [K]."""
     resampled: Mapping[str, np.ndarray]
@@ -39,7 +39,7 @@ class MeasuredTrainings:
     collapsed: tuple[bool, ...]
     """Which trainings give all test images one class (`is_collapsed`)."""
     num_patients: int
-    """Patients, or clusters of patients, that are resampled."""
+    """Number of patients, or clusters of patients, resampled."""
 
     @property
     def has_collapsed(self) -> bool:
@@ -55,8 +55,8 @@ class MeasuredTrainings:
 def name_trainings(nested: Sequence[Sequence[np.ndarray]] | np.ndarray) -> dict[Training, np.ndarray]:
     """Return trainings by (replicate, seed) of probabilities [L, S, N, 5], or of a list per replicate of [N, 5] each.
 
-    Replicates may differ in how many seeds they have. The names are the places in the lists: give a mapping to
-    `measure_trainings` where seeds are missing, so that differences pair the right ones.
+    Replicates may have different numbers of seeds. Names are list indices: if seeds are missing, give a mapping to
+    `measure_trainings` instead, so that differences pair the right trainings.
     """
     return {(i, j): np.asarray(p) for i, seeds in enumerate(nested) for j, p in enumerate(seeds)}
 
@@ -71,7 +71,7 @@ def measure_trainings(
     """Return the scores of trainings, probabilities [N, 5] each, of test images with plane indices [N].
 
     `resamples` are drawn of the images' patients or clusters (`intervals.draw_resamples`, `clusters.merge_patients`),
-    the same for all cells that are compared. Raises InputError where there is no training, or numbers of images differ.
+    the same for all cells that are compared. Raises InputError without trainings, or if numbers of images differ.
     """
     labels = np.asarray(labels, dtype=np.int64)
     if not predictions:
@@ -95,7 +95,7 @@ def measure_trainings(
 
 
 def _scores(probabilities: np.ndarray, labels: np.ndarray, metrics: Sequence[str]) -> dict[str, float]:
-    """Return the scores asked for, and perhaps others; the AUC costs most."""
+    """Return at least the scores in `metrics`; the AUC is the slowest."""
     if "auc" in metrics:
         return score(probabilities, labels) | decompose(probabilities, labels)
     counted = scores_from_confusion(confusion_matrix(probabilities, labels))
@@ -105,7 +105,7 @@ def _scores(probabilities: np.ndarray, labels: np.ndarray, metrics: Sequence[str
 def is_collapsed(probabilities: np.ndarray, labels: np.ndarray) -> bool:
     """Return whether a classifier gives all test images one class, though they are of several.
 
-    All but 1 %, as rounding may move single images. Probabilities [N, 5], plane indices [N].
+    Up to 1 % of exceptions are allowed, as rounding may change single images. Probabilities [N, 5], plane indices [N].
     """
     most = np.bincount(np.asarray(probabilities).argmax(axis=1)).max()
     return len(np.unique(labels)) > 1 and bool(most >= COLLAPSED_SHARE * len(labels))

@@ -1,6 +1,6 @@
-"""Per-plane t-SNE of the sources: do synthetic images lie among the real ones?
+"""t-SNE embedding of real and synthetic images, per plane.
 
-In: features, planes and image ids per source. Out: one point per image, and notes on what there were too few of.
+In: features, planes and image ids per source. Out: one point per image, and notes on missing images.
 Source: van der Maaten and Hinton, JMLR 9 (2008) 2579; paper Figure 3 (35 images per source and plane, because the
 African thorax has 40). Deviates: seeded, while the released code's is not.
 """
@@ -17,11 +17,11 @@ from fulora.planes import PLANES, TESTED_PLANES
 from fulora.seeds import derive_seed, numpy_rng
 
 PERPLEXITY = 30.0
-"""scikit-learn's default; lowered where a plane has too few points for it."""
+"""scikit-learn's default; lower for planes with too few points."""
 _TESTED = tuple(plane.name for plane in TESTED_PLANES)
 
 LEAST_POINTS = 4
-"""A plane with fewer points is left out: there is nothing to see."""
+"""Planes with fewer points are left out."""
 
 
 class SourceFeatures(NamedTuple):
@@ -40,9 +40,9 @@ class TsneEmbedding:
     """The points of all planes."""
 
     rows: list[dict[str, str | float]]
-    """One row per image: plane, source, image_id, x, y. Each plane is an embedding of its own."""
+    """One row per image: plane, source, image_id, x, y. Each plane is embedded separately."""
     notes: list[str]
-    """What there were too few of, in sentences."""
+    """Sentences on missing images."""
 
 
 def embed_planes(
@@ -52,7 +52,7 @@ def embed_planes(
     seed: int,
     planes: Sequence[str] = _TESTED,
 ) -> TsneEmbedding:
-    """Return the t-SNE of each plane: `per_source` images of each source, drawn from the seed; fewer where fewer are.
+    """Return the t-SNE of each plane: `per_source` images of each source, drawn by the seed, or all if there are fewer.
 
     The order of the images does not matter. A source without images of a plane is noted and left out of it; so is a
     plane with fewer than LEAST_POINTS images in all.
@@ -79,13 +79,13 @@ def embed_planes(
         points = _embedded(np.concatenate(parts), derive_seed(seed, "tsne", plane))
         for (source, image_id), (x, y) in zip(names, points, strict=True):
             rows.append({"plane": plane, "source": source, "image_id": image_id, "x": float(x), "y": float(y)})
-    wanted = f"t-SNE asks for {per_source} images per source and plane; there are fewer"
+    wanted = f"t-SNE uses {per_source} images per source and plane; there are fewer"
     notes += [f"{wanted} {source} ones: {', '.join(counts)}" for source, counts in short.items()]
     return TsneEmbedding(rows=rows, notes=notes)
 
 
 def _embedded(features: np.ndarray, seed: int) -> np.ndarray:
-    """Return the points [N, 2] of features [N, D]; the perplexity stays below N, at most a third of it as is usual."""
+    """Return the points [N, 2] of features [N, D]; the perplexity is at most a third of N."""
     from sklearn.manifold import TSNE
 
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)

@@ -224,7 +224,7 @@ def test_an_adapter_that_does_not_fit_is_refused_with_what_does_not(small_base: 
     whole = save_kohya(weights, tmp_path / "whole.safetensors").read_bytes()
     (tmp_path / "torn.safetensors").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.safetensors").write_bytes(b"not safetensors")
-    for name, rule in (("torn", "no readable"), ("text", "no readable"), ("absent", "not there")):
+    for name, rule in (("torn", "not a valid"), ("text", "not a valid"), ("absent", "does not exist")):
         with pytest.raises(InputError, match=rule):
             read_adapter(tmp_path / f"{name}.safetensors", plain)
     lone = {name: value for name, value in weights.up.items() if name != QUERY}

@@ -114,8 +114,8 @@ def test_near_pairs_end_at_the_threshold_and_equal_pixels_are_one_pair() -> None
     random.Random(0).shuffle(records)
     assert find_duplicates(records) == found
     exact, nearly = describe_pairs(find_duplicates(records, lora={"african/c"}))
-    assert "equal pixels: 1, of a test image and one to train on: 0" in exact
-    assert nearly.endswith(": 3, of a test image and one to train on: 1, one LoRA learns from: 1")
+    assert "equal pixels: 1, of a test and a training image: 0" in exact
+    assert nearly.endswith(": 3, of a test and a training image: 1, with a LoRA training image: 1")
     assert describe_pairs([]) == []
 
 
@@ -129,7 +129,7 @@ def test_a_synthetic_image_is_paired_with_the_nearest_of_each_set_however_many_a
     assert set(per_image) == {3}
     assert sum(pair.set_a == pair.set_b == "synthetic" for pair in found) < 2 * len(drawn)
     assert {p.distance for p in found if p.image_a == "african/t2"} == {3, 4, 5}
-    assert "a synthetic one: 300" in describe_pairs(found)[1]
+    assert "with a synthetic image: 300" in describe_pairs(found)[1]
 
 
 def test_of_equal_images_the_test_image_stays_and_else_the_first() -> None:
@@ -240,7 +240,7 @@ def test_the_readers_hash_and_the_command_names_each_pair_and_its_leak(
     assert run(folder) == 1
     assert "african/2) , " not in (said := capsys.readouterr().out) and " ~ african/b" in said and "bits apart" in said
     assert run("--spanish", phantoms / "spanish", "--african", folder) == 1
-    assert "one to train on: 1" in capsys.readouterr().out
+    assert "of a test and a training image: 1" in capsys.readouterr().out
     assert run("--spanish", phantoms / "spanish") == 0
     for wrong in ((), (folder, "--african", folder)):
         assert run(*wrong) == 2

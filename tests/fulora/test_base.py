@@ -69,7 +69,7 @@ def test_a_file_that_has_to_be_unpickled_is_read_only_where_that_is_allowed(tmp_
     spec = tmp_path / "model.ckpt"
     torch.save({"state_dict": {}}, spec)
     for look in (check_base, load_base):
-        with pytest.raises(InputError, match=r"unpickles, which can run code[\s\S]*--allow-pickle"):
+        with pytest.raises(InputError, match=r"a pickle, which can run code[\s\S]*--allow-pickle"):
             look(str(spec))
     check_base(str(spec), allow_pickle=True)
     with pytest.raises(InputError, match="cannot be loaded as a single file"):
@@ -82,7 +82,7 @@ def test_a_hub_id_passes_the_check_and_an_unreachable_hub_is_named(monkeypatch: 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     spec = "fulora-no-such-owner/no-such-model"
     check_base(spec)
-    with pytest.raises(InputError, match=r"Hugging Face hub[\s\S]*--base[\s\S]*local folder"):
+    with pytest.raises(InputError, match=r"Hugging Face hub[\s\S]*--base[\s\S]*local directory"):
         load_base(spec)
 
 

@@ -112,6 +112,6 @@ def test_tsne_says_where_there_are_fewer() -> None:
     made = embed_planes({"spanish": blobs(25, 0, 0), "african": blobs(2, 3, 1)}, seed=0)
     assert {row["plane"] for row in made.rows} == {"abdomen", "brain", "femur", "thorax"}
     african = "there are fewer african ones: abdomen 1, brain 0, femur 0, thorax 0"
-    assert f"t-SNE asks for 35 images per source and plane; {african}" in made.notes
+    assert f"t-SNE uses 35 images per source and plane; {african}" in made.notes
     few = embed_planes({"african": blobs(10, 3, 1)}, seed=0, planes=("thorax",))
     assert few.rows == [] and any("left out" in note for note in few.notes)

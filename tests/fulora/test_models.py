@@ -125,7 +125,7 @@ def test_vit_trains_at_512_px_from_weights_of_224_px(vit_weights) -> None:
 
 def test_file_of_another_architecture_is_named(tmp_path) -> None:
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "resnet18-bad00bad.pth")
-    with pytest.raises(InputError, match=r"does not fit ResNet18.*layer1\.2\.conv1\.weight does not belong"):
+    with pytest.raises(InputError, match=r"does not fit ResNet18.*layer1\.2\.conv1\.weight is unexpected"):
         build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
     (tmp_path / "resnet18-bad00bad.pth").rename(tmp_path / "mobilenet_v2-bad00bad.pth")
     with pytest.raises(InputError, match=r"conv_stem\.weight is missing"):
@@ -142,12 +142,12 @@ def test_files_that_are_not_weights(tmp_path) -> None:
     with pytest.raises(InputError, match="cannot be read safely"):
         build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
     torch.save({"epoch": 3}, tmp_path / "resnet18.pth")
-    with pytest.raises(InputError, match="no plain state dict"):
+    with pytest.raises(InputError, match="is not a state dict of tensors"):
         build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
     torch.save({}, tmp_path / "resnet18-00.pth")
     with pytest.raises(InputError, match="several files"):
         build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a directory"):
         build_model("ResNet18", weights=tmp_path / "absent", resolution_px=64, seed=0)
 
 

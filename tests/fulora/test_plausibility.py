@@ -69,14 +69,18 @@ def test_a_plane_that_is_never_right_is_no_reason_to_refuse() -> None:
 @pytest.mark.parametrize(
     ("changed", "metric", "words"),
     [
-        ({"accuracy": 78.60}, "accuracy", "accuracy 78.60 is no share of 233 images: 183 give 78.54, 184 give 78.97"),
-        ({"recall": 95.14}, "recall", "recall 95.14 is no mean over planes of 65, 65, 64, 39 images of which 183"),
+        (
+            {"accuracy": 78.60},
+            "accuracy",
+            "accuracy 78.60 is not a fraction of 233 images: 183 give 78.54, 184 give 78.97",
+        ),
+        ({"recall": 95.14}, "recall", "recall 95.14 is not a mean over planes of 65, 65, 64, 39 images of which 183"),
         ({"precision": 92.44}, "precision", "precision 92.44 and F1 85.85"),
         ({"f1": 85.97}, "f1", "precision 97.44 and F1 85.97"),
         (
             {"auc": 78.76},
             "auc",
-            "AUC 78.76 cannot be of predicted labels: the row's other figures allow 88.71 from hard labels and "
+            "AUC 78.76 cannot be of predicted labels: the row's other scores allow 88.71 from hard labels and "
             "88.52 to 89.00",
         ),
         ({"auc": 89.60}, "auc", "implies a specificity of 101.06 %"),
@@ -126,4 +130,4 @@ def test_the_papers_formula_can_give_the_row_that_hard_labels_cannot() -> None:
     assert printed(matrix) == {name: row[name] for name in SAVED}
     (finding,) = check_row(row).findings
     assert not finding.impossible and "specificity of 100.95 % if from hard labels" in finding.words
-    assert "possible only as the paper counts" in finding.words
+    assert "possible only by the paper's formula" in finding.words

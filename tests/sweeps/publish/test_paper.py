@@ -129,7 +129,7 @@ def test_impossible_figures_bear_a_dagger_and_the_checks_words(capsys, tmp_path,
     said = " ".join(out.split())
     assert "† Table 1, ES, ResNet18: AUC 76.09 with recall 51.23 implies a specificity of 100.95 % if from hard" in said
     assert (
-        "† Table 1, HB, DenseNet169: AUC 77.04 cannot be of predicted labels: the row's other figures allow 86.48"
+        "† Table 1, HB, DenseNet169: AUC 77.04 cannot be of predicted labels: the row's other scores allow 86.48"
         in said
     )
     rows = read_rows(run.table("compare"), "compare")

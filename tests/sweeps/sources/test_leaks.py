@@ -105,8 +105,8 @@ def test_the_gate_lists_what_leaks_and_warns_and_goes_on(leaky: tuple[Experiment
     pairs, notes = audited(real_audit(experiment), paths)
     assert {pair: row for pair, row in pairs.items() if "test" in row[1:]} == planted(names)
     assert len(pairs) == 4, "and a training image that nearly equals another"
-    assert "pairs of images with equal pixels: 1, of a test image and one to train on: 1" in notes
-    assert any(n.endswith(": 3, of a test image and one to train on: 2, one LoRA learns from: 1") for n in notes)
+    assert "pairs of images with equal pixels: 1, of a test and a training image: 1" in notes
+    assert any(n.endswith(": 3, of a test and a training image: 2, with a LoRA training image: 1") for n in notes)
 
 
 def test_fixed_leaves_leaks_out_of_training_and_of_lora_and_keeps_them_listed(
@@ -162,7 +162,7 @@ def test_synthetic_images_are_compared_with_test_train_and_lora_before_training(
         (names["learned in test"], learned): ("perceptual", "test", "synthetic"),
     }
     assert len(others) == 18
-    assert any("one to train on: 2, a synthetic one: 2" in note for note in notes)
+    assert any("of a test and a training image: 2, with a synthetic image: 2" in note for note in notes)
     assert leaking_images(paths.store.folder(plan.audit)) == {copy, learned}
 
 
