@@ -1,4 +1,5 @@
-"""The one place that says what is asked of Ray: for trials, memory probes and sampling actors alike.
+"""The one place that says what is asked of Ray: for steps (`engine.room` asks here), memory probes, candidates of a
+search and actors that draw elsewhere alike.
 
 In: the nodes there are and can be, and the share of a GPU a trial takes. Out: a `Cluster` with the arguments of Ray
 Tune, Ray Core and Ray Data. Nothing limits a trial's GPU memory: fractions only pack.
@@ -42,15 +43,21 @@ class Cluster:
 
     @property
     def cpus_per_trial(self) -> float:
-        """Cores one trial is promised: an equal share of its node, at most 4; part of one where GPUs outnumber cores.
+        """Cores one trial is promised; see `cpus_for`."""
+        return self.cpus_for(self.gpus_per_trial)
 
-        A trial on a GPU has to fit the smallest node with GPUs.
+    def cpus_for(self, gpus: float) -> float:
+        """Return the cores that a step on some GPUs, or a share of one, is promised: an equal share, at most 4.
+
+        Without GPUs, of all cores; with GPUs, of the smallest node that has some, with a core of it left for steps that
+        need no GPU. Part of a core where GPUs outnumber cores.
         """
-        if self.num_gpus and self.gpu_nodes:
-            share = min(node.num_cpus * self.gpus_per_trial / node.num_gpus for node in self.gpu_nodes)
+        if self.num_gpus:
+            nodes = [(n.num_cpus, n.num_gpus) for n in self.gpu_nodes] or [(float(self.num_cpus), self.num_gpus)]
+            share = min(max(0.0, num_cpus - 1) * gpus / num_gpus for num_cpus, num_gpus in nodes)
         else:
             share = self.num_cpus / self.num_slots
-        return float(min(_MOST_CPUS, int(share))) if share >= 1 else max(0.0, share)
+        return float(min(_MOST_CPUS, int(share))) if share >= 1 else int(share * 10_000) / 10_000
 
     @property
     def num_threads(self) -> int:
@@ -63,7 +70,7 @@ class Cluster:
 
     @property
     def for_tune(self) -> dict[str, float]:
-        """Resources of one trial, as `tune.with_resources` takes them."""
+        """Resources of a candidate of a search, as `tune.with_resources` takes them."""
         return {"cpu": self.cpus_per_trial, "gpu": self._gpus}
 
     @property

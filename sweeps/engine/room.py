@@ -53,7 +53,7 @@ class Room:
         if not self.cluster.num_gpus:
             self.capacity = {"gpu": 0.0, "cpu": max(float(self.cluster.num_slots), num_cpus)}
         else:
-            spare = num_cpus - num_gpus * self._cpus(1.0)
+            spare = num_cpus - num_gpus * self.cluster.cpus_for(1.0)
             self.capacity = {"gpu": max(1.0, num_gpus), "cpu": max(1.0, float(int(spare)))}
 
     def look(self) -> None:
@@ -71,7 +71,7 @@ class Room:
             return Request(cpu=1.0, gpu=0.0, num_threads=1)
         share = self.shares.get(kind.name, cluster.gpus_per_trial)
         share = max(1.0, share) if whole_device else share
-        return Request(cpu=self._cpus(share), gpu=share, num_threads=cluster.num_threads)
+        return Request(cpu=self.cluster.cpus_for(share), gpu=share, num_threads=cluster.num_threads)
 
     def free(self, lane: Lane) -> float:
         """Return what is left of a lane."""
@@ -84,11 +84,3 @@ class Room:
     def take(self, request: Request, times: int = 1) -> None:
         """Note what is handed out; a negative number gives back."""
         self.taken[request.lane] += times * request.amount
-
-    def _cpus(self, share: float) -> float:
-        """Return the cores a step on a share of a GPU is promised: one core of a node is left for steps without GPU."""
-        cluster = self.cluster
-        nodes = [(n.num_cpus, n.num_gpus) for n in cluster.gpu_nodes] or [(cluster.num_cpus, cluster.num_gpus)]
-        cpus = min(max(0.0, num_cpus - 1) * share / num_gpus for num_cpus, num_gpus in nodes)
-        cpus = min(cpus, max(1.0, cluster.cpus_per_trial))
-        return float(int(cpus)) if cpus >= 1 else int(cpus * 10_000) / 10_000

@@ -13,9 +13,9 @@ from sweeps.engine.resources import Cluster
     ("cpus", "gpus", "share", "slots", "resources"),
     [
         (2, 0, 1.0, 2, {"cpu": 1, "gpu": 0}),
-        (16, 4, 1.0, 4, {"cpu": 4, "gpu": 1.0}),
-        (16, 4, 0.5, 8, {"cpu": 2, "gpu": 0.5}),
-        (2, 4, 1.0, 4, {"cpu": 0.5, "gpu": 1.0}),
+        (16, 4, 1.0, 4, {"cpu": 3, "gpu": 1.0}),
+        (16, 4, 0.5, 8, {"cpu": 1, "gpu": 0.5}),
+        (2, 4, 1.0, 4, {"cpu": 0.25, "gpu": 1.0}),
         (64, 8, 2.0, 4, {"cpu": 4, "gpu": 2.0}),
     ],
 )
@@ -33,7 +33,7 @@ def shape(cpus: float, gpus: float, up: int, most: int) -> NodeShape:
 def test_a_trial_fits_the_smallest_node_with_gpus_whatever_the_head_has() -> None:
     nodes = (shape(8, 2, 0, 4), shape(32, 8, 1, 1))
     cluster = Cluster(num_cpus=96, num_gpus=16, num_nodes=2, gpu_nodes=nodes, gpus_up=8)
-    assert cluster.for_tune == {"cpu": 4.0, "gpu": 1.0}
+    assert cluster.for_tune == {"cpu": 3.0, "gpu": 1.0}
     assert "16 GPUs (8 of them on demand)" in str(cluster)
 
 
