@@ -84,8 +84,8 @@ def baseline(
     smaller side in decreasing order of their number of images, in random order among equals, so that the sides are
     balanced and their sizes do not depend on the seed. The baseline is what a perfect generator of other patients'
     images would reach; use the size of the `measure` it is compared with. A generator trained on these patients may
-    score below it, which is no proof of quality (`fulora.evaluate.copies` audits memorisation). It depends on the split:
-    with few patients, repeat it over seeds.
+    score below it, which is no proof of quality (`fulora.evaluate.copies` audits memorisation). It depends on the
+    split: with few patients, repeat it over seeds.
     None if a side has fewer than LEAST_IMAGES images. Raises InputError if a side has fewer than `size` images, and
     for invalid features as `measure` does.
     """

@@ -49,7 +49,7 @@ def test_a_disk_that_takes_no_more_is_said_and_leaves_nothing_half_made(
     with files_no_larger_than(500):
         done = actor.draw(batch)
     assert done["num_images"] == [0, 0], "nor is the second sampled in vain"
-    said = f"{tmp_path}: File too large. Make room or give the folder its rights back"
+    said = f"{tmp_path}: File too large. Free disk space or restore the directory's permissions"
     assert all(said in error for error in done["error"])
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
     assert actor.draw(batch)["num_images"] == [2, 2], "with room the same actor goes on"
@@ -76,7 +76,10 @@ def test_a_folder_that_cannot_be_written_stops_sampling_and_keeps_what_was_drawn
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("gone", r"is not there on .*`sweeps lora` trains it; on several nodes the run's folder must be on storage"),
+        (
+            "gone",
+            r"does not exist on .*`sweeps lora` trains it; with several nodes, the run's directory must be on shared",
+        ),
         ("foreign", r"rank-004.*base"),
     ],
 )
