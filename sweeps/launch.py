@@ -23,7 +23,7 @@ class Launch:
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     out: Path | None = None
-    """Directory of the run (default: runs/RECIPE). On a cluster: on storage every node sees."""
+    """Directory of the run (default: runs/RECIPE). On a cluster: on storage that every node mounts."""
     cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ClusterOptions()
 
     @property

@@ -49,7 +49,7 @@ class Session:
 
     def __enter__(self) -> Session:
         if lost := self.log.repair():
-            self.progress.say(f"damaged, taken up from the records of the steps: attempts.jsonl (lines: {lost})")
+            self.progress.say(f"damaged, restored from the records of the steps: attempts.jsonl (lines: {lost})")
         if self.paths.plan.is_file() and plan_of(self.paths) is None:
             self.progress.say("damaged, written again: plan.json")
         return self
@@ -87,7 +87,7 @@ class Session:
         return [step for step in closure(list(targets)) if not self.is_done(step)]
 
     def do(self, targets: Sequence[Step], *, in_process: bool = False) -> None:
-        """Do what is missing of some steps. Failures are in the log; KeyboardInterrupt is raised on."""
+        """Do what is missing of some steps. Failures are in the log; KeyboardInterrupt is re-raised."""
         todo = self.missing(targets)
         if not todo:
             return

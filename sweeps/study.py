@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def compared(self) -> list[SyntheticSet]:
-        """Every rank's set as if another rank were chosen."""
+        """Every rank's set, as it is if another rank is chosen."""
         few = self.experiment.compare_per_plane
         return [
             replace(which, chosen=False, config=replace(which.config, images_per_plane=few))

@@ -85,8 +85,9 @@ def baseline(
     balanced and their sizes do not depend on the seed. The baseline is what a perfect generator of other patients'
     images would reach; use the size of the `measure` it is compared with. A generator trained on these patients may
     score below it, which is no proof of quality (`fulora.evaluate.copies` audits memorisation). It depends on the
-    split: with few patients, repeat it over seeds. None if a side has fewer than LEAST_IMAGES images. Raises
-    InputError if a side has fewer than `size` images, and for invalid features as `measure` does.
+    split: with few patients, repeat it over seeds.
+    None if a side has fewer than LEAST_IMAGES images. Raises InputError if a side has fewer than `size` images, and
+    for invalid features as `measure` does.
     """
     (real,) = _checked({"real": real}, least=0)
     if len(groups) != len(real):

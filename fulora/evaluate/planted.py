@@ -21,8 +21,8 @@ KINDS: tuple[str, ...] = ("exact", "cropped", "shifted", "rotated", "brightened"
 """Alterations of planted copies.
 
 Cropped: a random crop of 90 % of each side, resized to the full size. Shifted by 5 % of the side along one axis,
-rotated by 5 degrees, in either direction; uncovered pixels are black. Brightened: 70 % of the contrast and 40 levels
-of 255 more. Blended: with 30 % of another training image."""
+rotated by 5 degrees, in either direction; uncovered pixels are black. Brightened: 70 % of the contrast and 40 levels of
+255 more. Blended: with 30 % of another training image."""
 CROPPED_SHARE, SHIFT_SHARE, ROTATION_DEGREES, BLENDED_SHARE = 0.9, 0.05, 5.0, 0.3
 
 

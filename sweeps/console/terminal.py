@@ -52,7 +52,7 @@ def print_outcome(paths: RunPaths, until: str) -> None:
 
 def _print_search(paths: RunPaths, console: Console) -> None:
     rows = read_rows(paths.table("search"), "search")
-    console.print("Candidates, best first, by the loss on patients LoRA does not see", style="bold")
+    console.print("Candidates, best first, by held-out loss (patients LoRA is not trained on)", style="bold")
     table = grid(["held out", "rank", "alpha", "rate", "steps", "layers", "status"], 0)
     for row in rows:
         stopped = f" at {row['stopped_at_step']}" if row["stopped_at_step"] else ""
@@ -65,7 +65,7 @@ def _print_search(paths: RunPaths, console: Console) -> None:
 
 def _print_ranks(paths: RunPaths, console: Console) -> None:
     rows = read_rows(paths.table("ranks"), "ranks")
-    console.print("Synthetic images that show the plane asked for (%), by the judge", style="bold")
+    console.print("Synthetic images recognised as the plane of their prompt (%), by the judge", style="bold")
     table = grid(["rank", "adapter", "base", "loss", "seconds"], 0)
     for row in rows:
         mark = "*" if row["chosen"] else ""

@@ -48,8 +48,8 @@ class Executor(Protocol):
     def run(self, steps: Sequence[Step], *, store: Store, log: AttemptLog, watch: Watch) -> None:
         """Do the steps, given in topological order, and return when nothing more can be done.
 
-        Needs outside of them are done. Every attempt is added to the log; on KeyboardInterrupt those under way are
-        added as CANCELLED and it is raised again.
+        Needs outside of them are done. Every attempt is added to the log; on KeyboardInterrupt running
+        attempts are added as CANCELLED, and it is re-raised.
         """
 
 
@@ -140,7 +140,7 @@ class Execution:
                 self.schedule.succeeded(step)
             elif attempt.error_type in _MEMORY_ERRORS and beside_others and step.key not in self.whole_device:
                 self.whole_device.add(step.key)
-                self.watch.say(f"{step.label} ran out of memory beside another trial: it gets a device of its own")
+                self.watch.say(f"{step.label} ran out of memory beside another trial: it is retried alone on a device")
                 self._block(self.schedule.again(step), step)
             elif attempt.error_type in _NEED_ERRORS and self._redo_needs(step):
                 self._block(self.schedule.again(step), step)
@@ -231,5 +231,5 @@ class Execution:
             return False
         self.store.discard(need)
         self.schedule.redo(need)
-        self.watch.say(f"{need.kind.name} {need.label!r} is damaged ({reason}) and is done again")
+        self.watch.say(f"{need.kind.name} {need.label!r} is damaged ({reason}) and runs again")
         return True

@@ -16,14 +16,14 @@ from fulora.errors import InputError, fault
 from sweeps.core.paths import RunPaths
 from sweeps.core.tables import SCHEMA_VERSION
 
-_OTHER = "Give --out another folder."
+_OTHER = "Give --out another directory."
 
 
 def check_owner(recipe: str, paths: RunPaths) -> None:
     """Raise InputError where the folder holds another recipe's or version's run, or anything that is no run."""
     out = str(paths.root)
     if paths.root.exists() and not paths.root.is_dir():
-        raise InputError(fault("out", out, "is a file", "Give --out a folder."))
+        raise InputError(fault("out", out, "is not a directory", "Give --out a directory."))
     if not paths.root.is_dir():
         return
     ours = (paths.root / "steps").is_dir()
@@ -43,7 +43,7 @@ def check_owner(recipe: str, paths: RunPaths) -> None:
             rule = f"holds a run of schema version {version}, not {SCHEMA_VERSION}"
             raise InputError(fault("out", out, rule, _OTHER))
     elif not ours and any(f for f in paths.root.iterdir() if not f.name.startswith(".")):
-        raise InputError(fault("out", out, "is not empty and holds no run", "Give --out a new or empty folder."))
+        raise InputError(fault("out", out, "is not empty and is not a run", "Give --out a new or empty directory."))
 
 
 def plan_of(paths: RunPaths) -> dict[str, Any] | None:

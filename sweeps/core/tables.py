@@ -59,7 +59,9 @@ def read_table(path: Path, name: str) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(fault("file", str(path), f"is no readable Parquet ({error})", "Write it again.")) from error
+        raise InputError(
+            fault("file", str(path), f"is not a readable Parquet file ({error})", "Write it again.")
+        ) from error
     found = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if k.startswith(b"fulora.")}
     if found != schema_metadata(name):
         rule = f"is not table {name!r} of schema version {SCHEMA_VERSION} but {found or 'unmarked'}"

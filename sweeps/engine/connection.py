@@ -113,7 +113,7 @@ def check_head(address: str) -> None:
         remedy = "Give the cluster's token: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token."
         raise InputError(fault("address", address, rule, remedy)) from error
     except (RayError, ValueError, RuntimeError) as error:
-        rule = f"is no Ray head ({one_line(error, 300)})"
+        rule = f"is not a Ray head ({one_line(error, 300)})"
         raise InputError(fault("address", address, rule, _REMEDY)) from error
 
 
@@ -194,7 +194,7 @@ def wait_for_gpus(seconds: float, say: Say) -> list[NodeShape]:
             now = time.monotonic()
             if now >= end:
                 rule = f"and no GPU came within {seconds:g} s: {_pending()}"
-                remedy = "Allow more time with --wait-for-gpus, mend the cluster, or use --device cpu."
+                remedy = "Allow more time with --wait-for-gpus, repair the cluster, or use --device cpu."
                 raise InputError(fault("device", "gpu", rule, remedy))
             if now >= next_words:
                 say(f"waiting for a GPU, {end - now:.0f} s at most: {_pending()}")

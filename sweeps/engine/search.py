@@ -24,7 +24,7 @@ from sweeps.core.store import Damaged, Store
 from sweeps.engine.resources import Cluster, placement, prepare_worker
 
 _AT_ONCE = 8
-"""Candidates under way at most: a proposal knows only of finished ones, so fewer at once learn more from each."""
+"""Maximum number of concurrent candidates: proposals use only finished ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +110,7 @@ def _searcher(
 
 
 class _Events(tune.Callback):
-    """Ray Tune's events: attempts to the log, progress to the display; what ASHA stops becomes a PRUNED row."""
+    """Ray Tune's events: attempts to the log, progress to the display; pruned candidates become PRUNED rows."""
 
     def __init__(
         self, make: Callable[[Mapping[str, Any]], Step], numbers: Mapping[str, int], store: Store, log: AttemptLog,

@@ -38,12 +38,14 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
         leaks = leaking_images(place.of("audit"))
         kept = [r for r in training if r.image_id not in leaks]
         if num := len(training) - len(kept):
-            notes.append(f"{trial.regime}: {num} synthetic images are left out, each (nearly) equals a test image")
+            notes.append(
+                f"{trial.regime}: {num} synthetic images are left out as duplicates or near duplicates of a test image"
+            )
         training, validation = kept, [r for r in validation if r.image_id not in leaks]
     stores = place.all("pixels")
 
     def on_epoch(row: dict) -> None:
-        note = f"loss {row['loss']:.3f}, {row['accuracy']:.0f} % right"
+        note = f"loss {row['loss']:.3f}, {row['accuracy']:.0f} % accuracy"
         report({"fraction": row["epoch"] / config.epochs, "note": note, "epoch": row["epoch"], "loss": row["loss"]})
 
     trained = train_classifier(
@@ -77,7 +79,7 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
 
 
 def measure_models(steps: Sequence[Step], store: Store) -> Footprint:
-    """Return what the largest of some trainings takes of this process's device, from a few steps of each model."""
+    """Return the device memory of the largest of some trainings, measured on a few steps of each model."""
     from fulora.classify.memory import measure_memory
 
     largest = {step.config.classifier.model: step.config.classifier for step in steps}

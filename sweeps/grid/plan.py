@@ -193,13 +193,13 @@ class GridPlan:
         return self._chosen[which]
 
     def _overlap(self, regime: str, training: Sequence[ImageRecord], validation: Sequence[ImageRecord]) -> list[str]:
-        """Return a sentence where validation images are of patients that are trained on too."""
+        """Return a sentence if validation images are of training patients."""
         trained, validated = ({r.patient_id for r in side if r.patient_id} for side in (training, validation))
         if not (both := trained & validated):
             return []
         return [
-            f"{regime}: {len(both)} of {len(validated)} validation patients are trained on too, so its validation "
-            f"accuracy is optimistic (epoch kept: {self.experiment.grid.keep}; --grid.validation patients parts them)"
+            f"{regime}: {len(both)} of {len(validated)} validation patients are training patients too, so validation "
+            f"accuracy is optimistic (epoch kept: {self.experiment.grid.keep}; --grid.validation patients splits them)"
         ]
 
     def _seed(self, cell: Cell) -> int:

@@ -1,1 +1,1 @@
-"""Synthetic images: the sets of a study, their shards, how good they are and whether they are copies."""
+"""Synthetic images: the sets of a study, their shards, fidelity and memorisation."""

@@ -48,8 +48,8 @@ def open_sampler(base: BaseModel, adapter: Path | None, config: SamplingConfig) 
     key = (base, adapter, config)
     if _LOADED.sampler is None or _LOADED.key != key:
         if adapter is not None and not adapter.is_dir():
-            rule = f"is not there on {socket.gethostname()}"
-            remedy = "`sweeps lora` trains it; on several nodes the run's folder must be on storage every node sees."
+            rule = f"does not exist on {socket.gethostname()}"
+            remedy = "`sweeps lora` trains it; with several nodes, the run's directory must be on shared storage."
             raise InputError(fault("adapter", str(adapter), rule, remedy))
         _LOADED.sampler = None  # free the device before the next adapter is loaded
         _LOADED.sampler = Sampler(

@@ -43,7 +43,7 @@ OnDrawn = Callable[[int, int], None]
 
 
 class DrawingFailed(RuntimeError):
-    """Images could not be drawn, kept or counted; what is done stays done, and the same command goes on."""
+    """Images could not be drawn, kept or counted; finished images are kept, and the same command resumes."""
 
 
 class Sink(Protocol):
@@ -114,7 +114,7 @@ def _known(one: Future[str] | str) -> str:
 
 def _words(error: Exception, sink: Sink) -> str:
     if isinstance(error, OSError) and error.strerror:
-        remedy = "Make room or give the folder its rights back, or name another place"
+        remedy = "Free disk space or restore the directory's permissions, or give another destination"
         return f"{error.filename or sink}: {error.strerror}. {remedy}"
     return one_line(error, 400) if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error, 400)}"
 

@@ -1,6 +1,6 @@
-"""Features of a set of images, and what the judge sees in them: taken once, for fidelity, memorisation and tables.
+"""Features of a set of images and the judge's predictions: computed once, for fidelity, memorisation and tables.
 
-In: shards or a selection, the judge (its features stand in where Inception's weights are not to be had, and are named).
+In: shards or a selection, the judge (its features stand in where Inception's weights are not available, and are named).
 Out: features.npy float32 [N, D], pixels.npy uint8 [N, R, R, 3], images.parquet, in one order.
 """
 
@@ -27,7 +27,7 @@ _FEATURES, _PIXELS, _IMAGES = "features.npy", "pixels.npy", "images.parquet"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFeatures:
-    """Images as scores take them."""
+    """Pixels, features and predictions of a set of images."""
 
     pixels: np.ndarray
     """uint8 [N, R, R, 3]."""
@@ -38,7 +38,7 @@ class ImageFeatures:
     samplers: list[str | None]
     """None for a real image."""
     seen_planes: list[str]
-    """The plane that the judge sees in each."""
+    """The plane the judge predicts for each."""
 
 
 def take_features(step: Step, place: Place, report: Report) -> dict[str, Any]:

@@ -32,7 +32,7 @@ NEAREST_FILE = "nearest.parquet"
 
 
 def measure_quality(step: Step, place: Place, report: Report) -> dict[str, Any]:
-    """Write every table of how good the sets are."""
+    """Write the tables of fidelity and memorisation."""
     config: QualityConfig = step.config
     extractor = str(place.record_of(step.need("others_features")).metrics["features"])
     sets = list(zip(config.sets, map(read_features, place.all("sets")), strict=True))
@@ -44,7 +44,7 @@ def measure_quality(step: Step, place: Place, report: Report) -> dict[str, Any]:
     audits, nearest = [], []
     for which, found in sets:
         if which.rank is None:
-            continue  # the base has learned from none of these
+            continue  # the base is not trained on these
         audit = copies.audit_copies(_side(found), _side(trained, learned), _side(real, others), extractor=extractor)
         audits.append(_audit_row(which, audit))
         nearest += [{"adapter": which.label, **asdict(image)} for image in audit.images]
@@ -71,7 +71,7 @@ def fidelity_rows(
     fewest = min(which.images_per_plane for which, _ in sets)
     size = fidelity.comparable_size(groups, fewest * len(PLANES)) if len(set(groups)) > 1 else 0
     if size < fidelity.LEAST_IMAGES:
-        rule = "FID, KID, precision and recall need real images of patients LoRA does not see"
+        rule = "FID, KID, precision and recall need real images of patients LoRA is not trained on"
         return [], [f"{rule}; there are {len(others)}"]
     shared: dict[str, Any] = {"features": extractor, "seed": seed, "size": size}
     rows: list[dict[str, Any]] = []

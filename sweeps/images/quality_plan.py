@@ -1,7 +1,7 @@
 """The steps that measure synthetic images: features of every set, then fidelity, memorisation and the table of ranks.
 
-In: an experiment, its sets, the catalog's records. Out: steps. Real images are those of Spanish patients that LoRA
-does not see, the same number of every plane.
+In: an experiment, its sets, the catalog's records. Out: steps. Real images are of Spanish patients that LoRA is
+not trained on, the same number of every plane.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHOICE = Kind(name="choice", stage="sample", work="sweeps.images.rank_choice:cho
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeaturesConfig:
-    """How features are taken."""
+    """How features are computed."""
 
     judge_resolution_px: int
     image_resolution_px: int
@@ -36,7 +36,7 @@ class FeaturesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetFacts:
-    """What a table says of a set."""
+    """The columns that describe a set."""
 
     label: str
     rank: int | None

@@ -1,4 +1,4 @@
-"""Which rank samples the training images: the best by a named score of images compared.
+"""Choose the rank that samples the training images, by a score of sampled images.
 
 In: features of a small set of every rank, with the same prompts and seeds. Out: choice.json with the rank and why.
 """
@@ -22,7 +22,7 @@ CHOICE_FILE = "choice.json"
 
 
 def choose_rank(step: Step, place: Place, report: Report) -> dict[str, Any]:
-    """Choose. Raises InputError where KID was asked for and there are no real images to compare with."""
+    """Choose. Raises InputError if KID is the score and there are no held-out real images."""
     config: ChoiceConfig = step.config
     sets = list(zip(config.sets, map(read_features, place.all("sets")), strict=True))
     if config.choose_rank == "kid":
@@ -34,7 +34,10 @@ def choose_rank(step: Step, place: Place, report: Report) -> dict[str, Any]:
             raise InputError(fault("choose_rank", "kid", "; ".join(notes), remedy))
         kids = {which.rank: [r["kid"] for r in rows if r["adapter"] == which.label] for which, _ in sets}
         scores = {rank: sum(values) / len(values) for rank, values in kids.items() if rank is not None}
-        what, shown = "the least KID to patients LoRA does not see", {rank: f"{v:.4f}" for rank, v in scores.items()}
+        what, shown = (
+            "the lowest KID to patients LoRA is not trained on",
+            {rank: f"{v:.4f}" for rank, v in scores.items()},
+        )
     else:
         found = {which.rank: recognised(images, which.samplers)["recognised"] for which, images in sets}
         scores = {rank: -share for rank, share in found.items() if rank is not None}

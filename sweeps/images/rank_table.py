@@ -1,6 +1,6 @@
-"""The table of ranks: per adapter what it cost, and how often the judge sees the plane that was asked for.
+"""The table of ranks: per adapter what it cost, and how often the judge recognises the plane of the prompt.
 
-In: features of every set (with what the judge saw), the fine-tunings' records. Out: ranks.parquet.
+In: features of every set (with the judge's predictions), the fine-tunings' records. Out: ranks.parquet.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write_rank_table(step: Step, place: Place, report: Report) -> dict[str, Any]
 
 
 def recognised(found: ImageFeatures, samplers: tuple[str, ...]) -> dict[str, Any]:
-    """Return the share of images in which the judge sees the plane asked for, in percent, also per sampler."""
+    """Return the share of images in which the judge recognises the plane of the prompt, in percent, and per sampler."""
     right = [seen == plane for seen, plane in zip(found.seen_planes, found.planes)]
     by_sampler = {name: [r for r, sampler in zip(right, found.samplers) if sampler == name] for name in samplers}
     return {

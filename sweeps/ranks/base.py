@@ -1,4 +1,4 @@
-"""The diffusion model of a study: what steps that fine-tune it, or draw with it, name."""
+"""The diffusion model of a study, as steps that fine-tune it or sample from it name it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sweeps.core.hashing import PLACE
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaseModel:
-    """The diffusion model images are drawn with."""
+    """The diffusion model of a study."""
 
     spec: str = field(metadata=PLACE)
-    """`tiny`, a folder, a file or a hub id."""
+    """`tiny`, a directory, a file or a hub id."""
     identity: str
     """Hash of its weights; the id of a hub model."""
     allow_pickle: bool = field(default=False, metadata=PLACE)

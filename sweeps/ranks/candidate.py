@@ -37,7 +37,7 @@ def try_candidate(step: Step, place: Place, report: Report) -> dict[str, Any]:
 
 
 def _kid(step: Step, place: Place) -> dict[str, Any]:
-    """Return the KID of images sampled from the adapter, as for comparing ranks; they stay beside it."""
+    """Return the KID of images sampled from the adapter, as for comparing ranks; they are kept with it."""
     from fulora.device import resolve_device
     from fulora.diffusion.sampler import plan_samples
     from fulora.evaluate.features import choose_features, features_from_classifier

@@ -27,12 +27,12 @@ from sweeps.ranks.search_space import LoraSearch
 
 SEARCH = Kind(name="search", stage="lora", work="sweeps.ranks.candidate:try_candidate", runs_on="gpu", is_trial=True)
 FINISHED = ("SUCCEEDED", "PRUNED")
-"""Candidates that tell Optuna something."""
+"""Statuses with an objective value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
-    """How a candidate is scored by images sampled from it."""
+    """How images sampled from a candidate are scored."""
 
     sampling: SamplingConfig
     seed: int
@@ -50,7 +50,7 @@ class CandidateConfig:
     seed: int
     objective: str
     kid: Scoring | None = None
-    """None: by the held-out loss alone."""
+    """None: the objective is the held-out loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +111,11 @@ class Search:
         return sorted(mine.values(), key=lambda a: (a.status != "SUCCEEDED", self.value(a)))
 
     def value(self, attempt: Attempt) -> float:
-        """Return what a candidate reached; one that was pruned has not been sampled from and has its loss alone."""
+        """Return the objective value of a candidate; for a pruned one, its held-out loss."""
         return float(attempt.metrics.get(self.space.objective, attempt.metrics["heldout_loss"]))
 
     def _inside(self, settings: Mapping[str, Any]) -> bool:
-        """Return whether a candidate is in this space: a narrower search does not take up what lies outside."""
+        """Return whether a candidate is in this space: a narrower search ignores candidates outside its space."""
         space, (low, high) = self.space, self.space.learning_rate
         return (
             settings["rank"] in space.ranks
@@ -129,14 +129,14 @@ class Search:
 def plan_search(
     experiment: Experiment, space: LoraSearch, records: Sequence[ImageRecord], judge: Step, others: Selection | None
 ) -> Search:
-    """Return a search; with the objective KID, `others` are real images of patients LoRA does not see.
+    """Return a search; with the objective KID, `others` are real images of patients LoRA is not trained on.
 
-    Raises InputError where no image can be held out, for then there is nothing to compare candidates by.
+    Raises InputError if no image can be held out, as candidates could not be compared.
     """
     learned = lora_selection(experiment, records)
     heldout = heldout_selection(experiment, records, least=1)
     if not heldout.roles["heldout"]:
-        rule = "compares candidates on patients LoRA does not see, and LoRA takes images of all of them"
+        rule = "compares candidates on held-out patients, and LoRA is trained on all patients"
         raise InputError(fault("search", "optuna", rule, "Lower --lora.images-per-plane, or give more images"))
     needs: dict[str, tuple[Step, ...]] = {"images": (learned.step,), "heldout": (heldout.step,)}
     selections = [learned, heldout]

@@ -76,7 +76,7 @@ def finetune_step(step: Step, place: Place, on_log: Callable[[dict], None]) -> d
 
 
 def measure_ranks(steps: Sequence[Step], store: Store) -> Footprint:
-    """Return what fine-tuning the largest of some ranks takes of this process's device, from a few steps of it."""
+    """Return the device memory of fine-tuning the largest of some ranks, measured on a few steps."""
     from fulora.diffusion.finetune import measure_memory
 
     largest = max(steps, key=lambda step: step.config.lora.rank)
@@ -96,7 +96,7 @@ def _records(place: Place, role: str) -> list[ImageRecord]:
 
 
 def _decoded(records: Sequence[ImageRecord], config: LoraConfig) -> np.ndarray | list[np.ndarray]:
-    """Return the pixels a fine-tuning takes: squares, or images as they are for buckets."""
+    """Return the pixels for fine-tuning: squares, or images in their own size for buckets."""
     paths: list[str | Path] = [r.path for r in records]
     if config.bucket_step_px:
         return [read_rgb(path) for path in paths]

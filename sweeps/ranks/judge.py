@@ -1,6 +1,6 @@
 """Train the judge. The work itself is `fulora.evaluate.judge`.
 
-In: a step, and its selection unless it learns from fresh phantoms. Out: model.safetensors and judge.json.
+In: a step, and its selection unless it is trained on new phantoms. Out: model.safetensors and judge.json.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def train_judge_step(step: Step, place: Place, report: Report) -> dict[str, Any]
     """Train the judge and return its metrics."""
     trial: JudgeTrial = step.config
     training, heldout, words = _images(step, place)
-    # As many steps on few images as on many: a judge of a small real set would else be hardly trained.
+    # The same number of steps for any number of images, so that a judge of a small real set is trained as well.
     epochs = max(1, round(trial.judge.epochs * trial.judge.num_images / len(training[0])))
     config = replace(trial.judge, epochs=epochs)
 
     def on_epoch(row: dict) -> None:
-        report({"fraction": row["epoch"] / config.epochs, "note": f"{row['accuracy']:.1f} % right"})
+        report({"fraction": row["epoch"] / config.epochs, "note": f"{row['accuracy']:.1f} % accuracy"})
 
     judge = train_judge(*training, config=config, seed=trial.seed, heldout=heldout, what=words, on_epoch=on_epoch)
     save_judge(judge, place.out)
@@ -61,7 +61,7 @@ def _images(step: Step, place: Place) -> tuple[Labelled, Labelled, str]:
         )  # fmt: skip
     chosen = read_selection(place.of("images"), place.store.root)
     few = place.record_of(step.need("images")).notes
-    words = "Spanish images" + (", some of them LoRA's own" if few else " LoRA has not seen")
+    words = "Spanish images" + (", some of them LoRA's training images" if few else " held out from LoRA")
     return _decoded(chosen["train"], config.resolution_px), _decoded(chosen["heldout"], config.resolution_px), words
 
 

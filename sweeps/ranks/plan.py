@@ -31,7 +31,7 @@ _SECONDS_PER_STEP = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoraTrial:
-    """One fine-tuning; the images it learns from are a need."""
+    """One fine-tuning; its training images are a need."""
 
     lora: LoraConfig
     base: BaseModel
@@ -45,18 +45,18 @@ class JudgeTrial:
 
     judge: JudgeConfig
     phantoms: bool
-    """Whether it learns from fresh phantoms; else the images are a need."""
+    """Whether it is trained on new phantoms; else its images are a need."""
     seed: int
 
 
 def lora_selection(experiment: Experiment, records: Sequence[ImageRecord]) -> Selection:
-    """Return the images LoRA learns from."""
+    """Return the training images of LoRA."""
     images, notes = select_lora_images(records, per_plane=experiment.lora.images_per_plane, seed=experiment.seed)
     return Selection(label="images LoRA learns from", roles={"train": images}, notes=tuple(notes))
 
 
 def heldout_selection(experiment: Experiment, records: Sequence[ImageRecord], *, least: int = 0) -> Selection:
-    """Return images of patients LoRA does not see, on which its loss is measured; at least `least` of each plane."""
+    """Return held-out images (of patients LoRA is not trained on) for its loss; at least `least` of each plane."""
     learned = lora_selection(experiment, records).roles["train"]
     per_plane = max(least, experiment.lora.heldout_per_plane)
     images = select_heldout_images(records, learned, per_plane=per_plane, seed=experiment.seed)
@@ -97,9 +97,9 @@ def judge_step(experiment: Experiment, selection: Selection | None) -> Step:
 
 
 def judge_selection(experiment: Experiment, records: Sequence[ImageRecord]) -> Selection | None:
-    """Return the images the judge learns from and is tested on; None where it learns from fresh phantoms.
+    """Return the training and held-out images of the judge; None if it is trained on new phantoms.
 
-    Spanish training images that LoRA does not see, unless those are few; tested on a fifth of their patients.
+    Spanish training images that LoRA is not trained on, unless those are few; a fifth of their patients is held out.
     """
     if experiment.spanish is None:
         return None
@@ -116,5 +116,5 @@ def judge_selection(experiment: Experiment, records: Sequence[ImageRecord]) -> S
     training = [r for r, is_held in zip(chosen, held) if not is_held]
     heldout = [r for r, is_held in zip(chosen, held) if is_held]
     overlap = sum(r.image_id in learned for r in training)
-    notes = (f"the judge learns from {overlap} of LoRA's own images: there are few others",) if overlap else ()
+    notes = (f"the judge is trained on {overlap} of LoRA's training images: too few others",) if overlap else ()
     return Selection(label="images of the judge", roles={"train": training, "heldout": heldout}, notes=notes)

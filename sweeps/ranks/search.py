@@ -2,7 +2,7 @@
 
 In: a planned search. Out: a row of trials.parquet per candidate (SUCCEEDED, PRUNED, FAILED) and tables/search.parquet,
 best first. The rows are also the memory of the search: resumed, it tells Optuna of every candidate with a value and
-goes on to the number asked for. No study file, no pickle. How trials run is `sweeps.engine.search`. Sources: Akiba et
+continues to the requested number. No study file, no pickle. How trials run is `sweeps.engine.search`. Sources: Akiba et
 al. 2019 (Optuna, its TPE sampler); Li et al. 2020 (ASHA).
 """
 
@@ -25,13 +25,13 @@ def search_lora(search: Search, *, paths: RunPaths, log: AttemptLog, cluster: Cl
     """Try candidates until the search has as many as asked for; return this call's attempts that failed."""
     before, began = search.found(log.attempts), len(log.attempts)
     left = search.space.num_trials - len(before)
-    watch.say(f"search: {len(before)} candidates are done, {max(0, left)} to go")
+    watch.say(f"search: {len(before)} candidates are done, {max(0, left)} remain")
     if left > 0:
         run_search(
                 search.step, distributions=distributions(search), objective=search.space.objective,
                 known=[(search.settings(a), a.metrics[search.space.objective], a.status == "PRUNED")
                        for a in before if search.space.objective in a.metrics],
-                # Resumed, it must not propose again what it proposed before: other candidates, another seed.
+                # A resumed search must not repeat its proposals: the seed depends on the number of candidates.
                 seed=derive_seed(search.experiment.seed, "search", len(before)) % 2**32,
                 asha=asha_of(search), num_trials=left, store=paths.store, log=log, cluster=cluster, watch=watch,
                 scratch=paths.tune,
@@ -55,7 +55,7 @@ def distributions(search: Search) -> dict[str, Any]:
 
 
 def asha_of(search: Search) -> Asha:
-    """Return how candidates are pruned: by the held-out loss, for KID is not to be had along the way."""
+    """Return how candidates are pruned: by the held-out loss, as KID is not available during training."""
     longest = max(search.space.num_steps or (search.experiment.lora.num_steps,))
     return Asha(
         metric="heldout_loss",

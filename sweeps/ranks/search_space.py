@@ -1,4 +1,4 @@
-"""What a search over LoRA settings may try: numbers only, so that a command line shows them without loading Ray."""
+"""Search space over LoRA settings. Importing this module does not load Ray, so --help is fast."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class LoraSearch:
     """The space and the budget of `sweeps lora --search optuna`; the recipe gives every setting not named here."""
 
     num_trials: int = 20
-    """Candidates in all, pruned ones counted; a search that is continued stops at this number too."""
+    """Total number of candidates, pruned and resumed ones included."""
     ranks: tuple[int, ...] = (8, 16, 32, 64, 128)
     """Ranks to choose from."""
     alpha_over_rank: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Scales alpha / rank of equation (2) to choose from."""
     learning_rate: tuple[float, float] = (3e-5, 3e-3)
-    """Lowest and highest rate, drawn on a logarithmic scale."""
+    """Range of the learning rate, sampled log-uniformly."""
     num_steps: tuple[int, ...] = ()
     """Numbers of steps to choose from; empty: the recipe's."""
     targets: tuple[str, ...] = ("cross_attention", "all_attention")
     """Adapted layers to choose from."""
     objective: Literal["heldout_loss", "kid"] = "heldout_loss"
-    """What is made small: the noise-prediction loss on images of patients that LoRA does not see, in the last step; or
-    the kernel distance (KID) of `compare_per_plane` sampled images to such images. Laggards are stopped by the loss."""
+    """Objective to minimise: the held-out loss at the last step (noise prediction, on patients LoRA is not trained on),
+    or the KID of `compare_per_plane` sampled images to real images of such patients. Pruning uses the loss."""
     reduction_factor: int = 3
-    """Of this many candidates that reach a rung, one goes on. Source: Li et al. 2020 (ASHA)."""
+    """ASHA promotes one in this many candidates at each rung. Source: Li et al. 2020."""
 
     def validate(self) -> list[str]:
         """Return every fault of the space, empty when there is none."""
@@ -45,5 +45,5 @@ class LoraSearch:
                 found.append(fault(f"space.{name}", (), "is empty", "Name at least one."))
         for name in ("ranks", "alpha_over_rank", "num_steps"):
             if any(value <= 0 for value in getattr(self, name)):
-                found.append(fault(f"space.{name}", getattr(self, name), "must be above 0", "Leave the others out."))
+                found.append(fault(f"space.{name}", getattr(self, name), "must be above 0", "Remove the others."))
         return found

@@ -60,7 +60,7 @@ def read_predictions(file: Path) -> tuple[TestImages, dict[str, np.ndarray]]:
             raise InputError(fault("predictions, trial", trial_id, rule, remedy))
     ids, patients, centres, planes = (list(column) for column in zip(*images))
     if len(set(ids)) < len(ids):
-        rule = "holds a test image twice"
+        rule = "contains a duplicate test image"
         raise InputError(fault("predictions, trial", first, rule, "Delete the file and run `sweeps grid` again."))
     if absent := [plane.name for plane in TESTED_PLANES if plane.name not in planes]:
         rule = f"lack {' and '.join(absent)}; the scores are averages over the four tested planes"

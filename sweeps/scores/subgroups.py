@@ -1,4 +1,4 @@
-"""Scores of parts of the test set: without images that are there twice, and by centre and machine.
+"""Scores of parts of the test set: without duplicates, and by centre and machine.
 
 In: each cell's probabilities, the catalog and the audit. Out: rows of deduplicated.parquet and subgroups.parquet.
 Source: measured, as the audit's: 22 of the paper's 233 test images are training images too, which lifts what is trained
@@ -53,7 +53,7 @@ class TestContext:
 def deduplicated_rows(
     cells: Mapping[CellName, np.ndarray], test: TestImages, context: TestContext, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Return each cell's scores on the test images that are neither there twice nor, for its regime, trained on."""
+    """Return each cell's scores on the test images that are neither duplicates nor, for its regime, training images."""
     rows = []
     for (regime, model), probabilities in cells.items():
         left_out = duplicates(test.image_ids, context.audit, context.trained_on(regime))

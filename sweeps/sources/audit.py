@@ -1,4 +1,4 @@
-"""The leak gate: images that are there twice, by their pixels or nearly so, within and across the sets of a study.
+"""The leak gate: duplicates and near duplicates within and across the sets of a study.
 
 In: the catalog and, once they are drawn, the synthetic images. Out: audit.parquet, a row per pair. The gate warns; with
 `drop_duplicates` what leaks is left out of training (real images by the catalog, synthetic ones by `leaking_images`).

@@ -49,11 +49,11 @@ def make_catalog(step: Step, place: Place, report: Report) -> dict[str, Any]:
     if config.drop_duplicates:
         records, dropped = without_duplicates(found)
         notes.append(
-            f"{len(dropped)} training images are left out: each equals or nearly equals a test image, is of a patient "
-            "who is tested on too, or equals another training image"
+            f"{len(dropped)} training images are left out: each is a (near) duplicate of a test image, is of "
+            "a test patient, or is a duplicate of another training image"
         )
     if both := patients_on_both_sides(found):
-        notes.append(f"patients with images to train on and to test on: {len(both)} (the first: {both[0]})")
+        notes.append(f"patients with both training and test images: {len(both)} (the first: {both[0]})")
     for name, rows in ((FOUND_FILE, found), (CATALOG_FILE, records)):
         write_table(place.out / name, "catalog", (to_row(r, place.store.root) for r in rows))
     return {"num_images": len(records), "notes": notes}

@@ -59,5 +59,5 @@ def test_printed_errors_add_up_to_the_accuracy_and_hold_the_saved_run() -> None:
         assert found.num_wrong_plane_range[0] <= found.num_wrong_plane <= found.num_wrong_plane_range[1]
     saved = decompose_printed(published_table2()[3])
     assert saved.num_other_range == (45, 45) and saved.num_wrong_plane_range == (5, 5) and saved.num_matrices == 2
-    with pytest.raises(InputError, match="no confusion matrix of 233 images"):
+    with pytest.raises(InputError, match="not consistent with any confusion matrix of 233 images"):
         decompose_printed({"accuracy": 78.54, "recall": 78.14, "precision": 92.44, "f1": 85.85})

@@ -143,7 +143,7 @@ def test_an_output_folder_of_another_recipe(capsys, tmp_path, sources):
 def test_an_output_folder_full_of_something_else(capsys, tmp_path, sources):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
-    assert "holds no run" in refused(capsys, tmp_path, sources)
+    assert "is not a run" in refused(capsys, tmp_path, sources)
     assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
 
 

@@ -140,7 +140,7 @@ def test_the_rank_can_be_chosen_by_a_score_and_the_notes_say_which_and_why(copie
     (note,) = [r["note"] for r in read_rows(copied.table("notes"), "notes") if "is sampled:" in r["note"]]
     (file,) = copied.root.glob("steps/choice/*/choice.json")
     best = json.loads(file.read_text())["rank"]
-    why = {"kid": "the least KID", "recognised": "most often recognised"}[choose]
+    why = {"kid": "the lowest KID", "recognised": "most often recognised"}[choose]
     assert best in (2, 4) and note.startswith(f"rank {best} is sampled: {why}") and "10 images each" in note
     if choose == "kid":
         numbers = [float(text) for text in re.findall(r"-?\d\.\d{4}", note)]

@@ -112,9 +112,9 @@ def test_needs_that_are_damaged_or_gone_are_done_again_and_it_is_said(executor: 
     assert [bench.names(step) for step in needs] == before
     assert bench.names(users[1]) == ["cut", "source", "user of cut"]
     assert sorted(bench.watch.said) == [
-        "shard 'cut' is damaged (names.txt has 0 bytes instead of 11) and is done again",
-        "trial 'cut later' is damaged (names.txt has 0 bytes instead of 17) and is done again",
-        "trial 'gone' is damaged (is gone) and is done again",
+        "shard 'cut' is damaged (names.txt has 0 bytes instead of 11) and runs again",
+        "trial 'cut later' is damaged (names.txt has 0 bytes instead of 17) and runs again",
+        "trial 'gone' is damaged (is gone) and runs again",
     ]  # fmt: skip
     types = {a.label: a.error_type for a in bench.log.attempts if a.status == "FAILED"}
     assert types == {"user of cut": "Damaged", "user of gone": "FileNotFoundError", "user of cut later": "Damaged"}

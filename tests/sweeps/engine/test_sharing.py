@@ -112,4 +112,4 @@ def test_out_of_memory_beside_another_trial_is_tried_again_with_a_whole_gpu(
     trials = [bench.fake(f"packed-{i}", kind=PACKED, fits_alone=i == 0) for i in range(3)]
     bench.do(executor, *trials)
     assert bench.rows() == {"packed-0": ["FAILED", "SUCCEEDED"], "packed-1": ["SUCCEEDED"], "packed-2": ["SUCCEEDED"]}
-    assert "packed-0 ran out of memory beside another trial: it gets a device of its own" in bench.watch.said
+    assert "packed-0 ran out of memory beside another trial: it is retried alone on a device" in bench.watch.said

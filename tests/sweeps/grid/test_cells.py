@@ -180,5 +180,5 @@ def test_validation_images_of_patients_who_are_trained_on_are_said() -> None:
         return [n for s in make_plan(experiment, records).selections if s.label == "images of ES" for n in s.notes]
 
     (note,) = notes(images, frames)
-    assert note.startswith("ES: 5 of 5 validation patients are trained on too")
+    assert note.startswith("ES: 5 of 5 validation patients are training patients too")
     assert notes(patients, RECORDS) == []

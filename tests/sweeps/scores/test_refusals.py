@@ -51,7 +51,7 @@ def _none(cells: list[Rows]) -> None:
         (_other_plane, "other test images"),
         (_one_fewer, "47 and 48, 1 of them"),
         (_without_femur, "lack femur.*four tested planes"),
-        (_twice, "holds a test image twice"),
+        (_twice, "contains a duplicate test image"),
         (_none, "has no rows"),
     ],
 )

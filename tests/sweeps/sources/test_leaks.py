@@ -186,7 +186,7 @@ def test_a_classifier_leaves_out_the_synthetic_images_that_the_audit_pairs_with_
     assert counts == {False: (20, 20), True: (20, 18)}
     assert notes[False] == ()
     (note,) = notes[True]
-    assert note.startswith("HB: 2 synthetic images are left out, each (nearly) equals a test image")
+    assert note.startswith("HB: 2 synthetic images are left out as duplicates or near duplicates of a test image")
 
 
 def test_a_cell_knows_the_rule_by_which_synthetic_images_are_left_out_and_no_hash_of_images(
