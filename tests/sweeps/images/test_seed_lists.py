@@ -29,7 +29,7 @@ def test_a_published_list_of_seeds_is_dealt_to_the_samplers_by_its_runs(tmp_path
     brain = {s: [r.seed for r in rows if (r.plane, r.sampler) == ("brain", s)] for s in ("euler", "unipc")}
     assert brain == {"euler": [200, 201, 220], "unipc": [210, 211, 230]}
     assert rows == list(plan_samples(replace(CONFIG, images_per_plane=3, seeds=file), seed=9)), "whatever the recipe's"
-    with pytest.raises(InputError, match="has 3 seeds for other, euler, and 4 are asked for"):
+    with pytest.raises(InputError, match="has 3 seeds for other, euler, and 4 are needed"):
         list(plan_samples(replace(CONFIG, images_per_plane=4, seeds=file), seed=0))
 
 
@@ -50,9 +50,9 @@ def test_a_set_is_known_by_its_seeds_and_not_by_the_file_they_came_from(tmp_path
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("plane,sampler,seed\nbrain,euler,x\n", "line 2 cannot be used"),
+        ("plane,sampler,seed\nbrain,euler,x\n", "has an invalid line 2"),
         ("plane,sampler,seed\nliver,euler,1\n", "plane 'liver' is unknown"),
-        ("Image_name,Plane\n00000-7,Other\n00001-x,Other\n", "line 3 cannot be used"),
+        ("Image_name,Plane\n00000-7,Other\n00001-x,Other\n", "has an invalid line 3"),
         ("", "has 0 seeds for other, euler"),
     ],
 )
@@ -61,7 +61,7 @@ def test_a_list_that_cannot_be_used_says_where(tmp_path: Path, text: str, words:
     file.write_text(text)
     with pytest.raises(InputError, match=words):
         list(plan_samples(replace(CONFIG, images_per_plane=1, seeds=file), seed=0))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not a file"):
         list(plan_samples(replace(CONFIG, seeds=tmp_path / "none.csv"), seed=0))
 
 
