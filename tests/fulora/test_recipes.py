@@ -80,11 +80,11 @@ def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def test_every_setting_is_a_flag_whose_help_says_what_it_means(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweeps.cli import parse_launch
+    from sweeps.launch import launch_of
 
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        parse_launch([name, "--help"], "run")
+        launch_of("run", [name, "--help"])
     said = flag_texts(capsys.readouterr().out)
     # What names a recipe, and what every trial sets itself, is no flag; the folder of weights has a short one.
     hidden = {"recipe", "data-required", "lora.rank", "grid.model", "grid.augment"}

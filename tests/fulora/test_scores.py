@@ -79,7 +79,7 @@ def test_many_matrices_at_once_and_planes_that_are_not_there() -> None:
     only_brain[2] = [1, 0, 3, 0, 0]
     assert scores_from_confusion(only_brain)["recall"] == pytest.approx(75)
     assert np.isnan(score(np.eye(5)[[2, 2]], np.array([2, 2]))["auc"])
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         score(np.zeros((0, 5)), np.zeros(0))
 
 
