@@ -80,11 +80,24 @@ class Session:
             self._done.pop(selection.write(self.store).key)
 
     def missing(self, targets: Iterable[Step]) -> list[Step]:
-        """Return what is not done of the targets and all they need, needs first.
+        """Return what is not done of the targets and what they need, needs first.
 
-        Needs of a target that is done are looked at too: a later step may read what is damaged or gone by now.
+        What only a step that is done needs is not done again, apart from the sources: their images are read by path
+        long after the catalog is done.
         """
-        return [step for step in closure(list(targets)) if not self.is_done(step)]
+        found: dict[str, Step] = {}
+        seen: set[str] = set()
+        todo = list(targets)
+        while todo:
+            step = todo.pop()
+            if step.key in seen:
+                continue
+            seen.add(step.key)
+            done = self.is_done(step)
+            if not done:
+                found[step.key] = step
+            todo += [need for need in step.all_needs if not done or need.kind.stage == "sources"]
+        return [step for step in closure(list(found.values())) if step.key in found]
 
     def do(self, targets: Sequence[Step], *, in_process: bool = False) -> None:
         """Do what is missing of some steps. Failures are in the log; KeyboardInterrupt is re-raised."""

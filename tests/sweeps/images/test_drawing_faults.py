@@ -63,7 +63,9 @@ def test_a_place_that_takes_no_more_is_said_and_leaves_nothing_half_made(small_b
         done = writer([0, 1])
     assert [row["num_images"] for row in done] == [0, 0], "nor is the second kept in vain"
     for row in done:
-        assert re.search("File too large. Free disk space or restore the directory's permissions", row["error"]), row["error"]
+        assert re.search("File too large. Free disk space or restore the directory's permissions", row["error"]), row[
+            "error"
+        ]
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
     assert [row["num_images"] for row in writer([0, 1])] == [2, 2], "with room the same actor goes on"
 
@@ -84,7 +86,10 @@ def test_a_folder_that_cannot_be_written_stops_sampling_and_keeps_what_was_drawn
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("gone", r"does not exist on .*`sweeps lora` trains it; with several nodes, the run's directory must be on shared"),
+        (
+            "gone",
+            r"does not exist on .*`sweeps lora` trains it; with several nodes, the run's directory must be on shared",
+        ),
         ("foreign", r"rank-004.*base"),
     ],
 )
