@@ -128,7 +128,7 @@ def test_all_faults_are_reported_at_once(capsys, tmp_path, sources):
 
 def test_a_base_that_is_no_diffusion_model(capsys, tmp_path, sources):
     (tmp_path / "notes").mkdir()
-    assert "no diffusion model" in refused(capsys, tmp_path, sources, "--base", tmp_path / "notes")
+    assert "is not a diffusion model" in refused(capsys, tmp_path, sources, "--base", tmp_path / "notes")
     file = tmp_path / "weights.safetensors"
     file.write_bytes(b"not safetensors at all")
     assert str(file) in refused(capsys, tmp_path, sources, "--base", file)
