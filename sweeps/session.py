@@ -6,6 +6,7 @@ of what ran (stages, steps, notes).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -87,9 +88,9 @@ class Session:
         """
         found: dict[str, Step] = {}
         seen: set[str] = set()
-        todo = list(targets)
+        todo = deque(targets)
         while todo:
-            step = todo.pop()
+            step = todo.popleft()  # first in, first out: the targets keep their order
             if step.key in seen:
                 continue
             seen.add(step.key)
