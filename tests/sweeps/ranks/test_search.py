@@ -122,7 +122,7 @@ def test_without_images_to_hold_out_there_is_nothing_to_compare_by(experiment: E
         for index in range(2)
     ]
     judge = make_plan(experiment, records, with_grid=False).judge
-    with pytest.raises(InputError, match=r"images of all of them[\s\S]*images-per-plane"):
+    with pytest.raises(InputError, match=r"LoRA is trained on all patients[\s\S]*images-per-plane"):
         plan_search(experiment, SPACE, records, judge, None)
 
 
