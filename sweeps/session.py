@@ -138,7 +138,8 @@ class Session:
         if self._on_ray is None:
             from sweeps.engine.on_ray import OnRay
 
-            self._on_ray = OnRay(self.cluster, max_retries=self.options.max_retries)
+            options = self.options
+            self._on_ray = OnRay(self.cluster, max_retries=options.max_retries, wait_for_gpus=options.wait_for_gpus)
         return self._on_ray
 
     @contextmanager

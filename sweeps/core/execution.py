@@ -105,6 +105,12 @@ class Execution:
             self._wake()
             return self.schedule.peek(wanted)
 
+    def any_left(self, runs_on: str) -> bool:
+        """Return whether a step that runs on some device is ready, waits to be retried, or is out."""
+        with self._lock:
+            left = (*self.schedule.in_state("ready"), *self.schedule.in_state("running"))
+            return any(step.kind.runs_on == runs_on for step in left)
+
     def is_out(self, step: Step) -> bool:
         """Return whether an attempt at a step was handed out and is not back."""
         with self._lock:
@@ -168,12 +174,12 @@ class Execution:
             times = f"retry {self._retries[step.key]} of {self._max_retries}"
             self.watch.say(f"{step.label}: {reason}; {times} in {wait:g} s")
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str = "stopped by the user") -> None:
         """Add a CANCELLED row for every attempt under way; nothing is taken back any more."""
         with self._lock:
             for step in list(self._started.values()):
                 number = self._numbers[step.key]
-                cancelled = attempt_of(step, "CANCELLED", number, error_message="stopped by the user")
+                cancelled = attempt_of(step, "CANCELLED", number, error_message=reason)
                 self._add(step, self._success(step, number) or cancelled)
             self._numbers.clear()
 

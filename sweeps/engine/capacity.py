@@ -8,6 +8,7 @@ from the configuration file of the autoscaler on the head (`ray up`, `ray start 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,22 +29,36 @@ class NodeShape:
     """Nodes of this shape that are alive."""
     max_nodes: int
     """Nodes of this shape there can be, those alive counted."""
+    gpu_type: str | None = None
+    """What Ray calls its GPUs (`H100`); None where it does not know them, as logical ones."""
 
 
-def nodes_up() -> list[NodeShape]:
-    """Return the nodes that are alive, by shape."""
+GPU_TYPE = "accelerator_type:"
+"""Prefix of the resource by which Ray tells GPUs apart."""
+
+
+def nodes_up(but: str | None = None) -> list[NodeShape]:
+    """Return the nodes that are alive, by shape; `but` is the id of one that is left out."""
     import ray
 
-    counts: dict[tuple[float, float], int] = {}
+    counts: Counter[tuple[float, float, str | None]] = Counter()
     for node in ray.nodes():
-        if node["Alive"]:
+        if node["Alive"] and node["NodeID"] != but:
             has = node["Resources"]
-            shape = (has.get("CPU", 0.0), has.get("GPU", 0.0))
-            counts[shape] = counts.get(shape, 0) + 1
+            kinds = [name.removeprefix(GPU_TYPE) for name in has if name.startswith(GPU_TYPE)]
+            counts[has.get("CPU", 0.0), has.get("GPU", 0.0), kinds[0] if kinds and "GPU" in has else None] += 1
     return [
-        NodeShape(name="node", num_cpus=cpus, num_gpus=gpus, num_up=count, max_nodes=count)
-        for (cpus, gpus), count in counts.items()
+        NodeShape(name="node", num_cpus=cpus, num_gpus=gpus, num_up=count, max_nodes=count, gpu_type=kind)
+        for (cpus, gpus, kind), count in counts.items()
     ]
+
+
+def head_node() -> str | None:
+    """Return the id of the head; None where it is not alive."""
+    import ray
+
+    heads = [n["NodeID"] for n in ray.nodes() if n["Alive"] and "node:__internal_head__" in n["Resources"]]
+    return heads[0] if heads else None
 
 
 def nodes_to_come() -> list[NodeShape]:
@@ -103,11 +118,11 @@ def _autoscaling_config() -> dict[str, Any] | None:
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    heads = [n["NodeID"] for n in ray.nodes() if n["Alive"] and "node:__internal_head__" in n["Resources"]]
-    if not heads:
+    head = head_node()
+    if head is None:
         return None
     session = ray.get_runtime_context().get_session_name()
-    strategy = NodeAffinitySchedulingStrategy(heads[0], soft=False)
+    strategy = NodeAffinitySchedulingStrategy(head, soft=False)
     read: Any = ray.remote(_read_monitor_config)
     try:
         return ray.get(

@@ -10,16 +10,15 @@ import logging
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from fulora.errors import InputError, fault, one_line
-from sweeps.engine.capacity import NodeShape, most_gpus, nodes_to_come, nodes_up
+from sweeps.engine.capacity import head_node, most_gpus, nodes_to_come, nodes_up
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
+from sweeps.engine.waiting import wait_for_gpus
 
 # Ray's own chatter, and behaviour that would surprise us, set before Ray is imported anywhere.
 _ENVIRONMENT = {
@@ -42,8 +41,6 @@ _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 """Images pass through files, not through Ray's store; its default of 30 % of memory would be held for nothing."""
 _ANSWER_SECONDS = 10.0
 """Time a head has to answer: Ray itself waits up to ten minutes for an address where nothing listens."""
-_SAY_EVERY = 10.0
-"""Seconds between two words on GPUs that are waited for."""
 
 Say = Callable[[str], None]
 
@@ -153,14 +150,18 @@ def _connect(options: ClusterOptions) -> None:
 
 def _cluster(options: ClusterOptions, say: Say) -> Cluster:
     """Return what the options make of the cluster that is joined; waits for its first GPU where one is to be used."""
-    up, to_come = nodes_up(), nodes_to_come()
+    kept_free = head_node() if options.keep_head_free else None
+    up, to_come = nodes_up(but=kept_free), nodes_to_come()
     num_gpus = 0.0 if options.device == "cpu" else most_gpus(up, to_come)
     if options.device == "gpu" or num_gpus:
         if not any(node.num_gpus for node in up):
-            up = wait_for_gpus(options.wait_for_gpus, say)
+            up = wait_for_gpus(options.wait_for_gpus, say, but=kept_free)
         num_gpus = most_gpus(up, to_come)
     elif options.device == "auto" and options.address is not None:
         say("the cluster has no GPUs, and its autoscaler has no node type with GPUs: trials run on CPUs")
+    if not up:
+        rule = "leaves no node to work on"
+        raise InputError(fault("keep_head_free", True, rule, "Start a node with `ray start --address HOST:PORT`."))
     with_gpus = tuple(n for n in (*up, *to_come) if n.num_gpus and n.max_nodes) if num_gpus else ()
     share = 1.0 if options.gpus_per_trial is None else options.gpus_per_trial
     if num_gpus and (largest := max(node.num_gpus for node in with_gpus)) < share:
@@ -174,51 +175,5 @@ def _cluster(options: ClusterOptions, say: Say) -> Cluster:
         shares_gpus=options.gpus_per_trial is None,
         gpu_nodes=tuple(node for node in with_gpus if node.num_gpus >= share),
         gpus_up=sum(node.num_gpus * node.num_up for node in up) if num_gpus else None,
+        kept_free=kept_free,
     )
-
-
-def wait_for_gpus(seconds: float, say: Say) -> list[NodeShape]:
-    """Ask the autoscaler for a GPU and return the nodes once one is up.
-
-    Says every ten seconds what Ray reports. Raises InputError where none comes in time.
-    """
-    from ray.autoscaler.sdk import request_resources
-
-    end, next_words = time.monotonic() + seconds, 0.0
-    request_resources(bundles=[{"GPU": 1}])
-    try:
-        while True:
-            up = nodes_up()
-            if any(node.num_gpus for node in up):
-                return up
-            now = time.monotonic()
-            if now >= end:
-                rule = f"and no GPU came within {seconds:g} s: {_pending()}"
-                remedy = "Allow more time with --wait-for-gpus, repair the cluster, or use --device cpu."
-                raise InputError(fault("device", "gpu", rule, remedy))
-            if now >= next_words:
-                say(f"waiting for a GPU, {end - now:.0f} s at most: {_pending()}")
-                next_words = now + _SAY_EVERY
-            time.sleep(0.5)
-    finally:
-        request_resources(bundles=[])  # what trials ask for themselves keeps nodes alive
-
-
-def _pending() -> str:
-    """Return what Ray reports of nodes that are to come and of those that failed."""
-    import ray
-    from ray.autoscaler.v2.sdk import get_cluster_status
-    from ray.exceptions import RayError
-
-    try:
-        status: Any = get_cluster_status(ray.get_runtime_context().gcs_address)
-    except (RayError, RuntimeError, ValueError) as error:
-        return f"Ray does not say what is pending ({one_line(error, 200)})"
-    parts = [f"{n.instance_type_name or n.ray_node_type_name} is starting" for n in status.pending_nodes]
-    parts += [f"{n.count} x {n.ray_node_type_name or n.instance_type_name} requested" for n in status.pending_launches]
-    parts += [f"{n.ray_node_type_name or n.instance_type_name} failed: {n.details}" for n in status.failed_launches]
-    asked = status.resource_demands
-    waiting = [*asked.ray_task_actor_demand, *asked.placement_group_demand, *asked.cluster_constraint_demand]
-    if not parts:
-        parts = [f"{sum(b.count for d in waiting for b in d.bundles_by_count)} requests wait, no node is starting"]
-    return "Ray reports " + "; ".join(parts)

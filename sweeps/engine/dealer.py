@@ -20,6 +20,7 @@ from sweeps.engine.job import Job
 from sweeps.engine.packing import Probe
 from sweeps.engine.room import Request, Room
 from sweeps.engine.shards import Wave
+from sweeps.engine.waiting import Patience
 
 _SECONDS_BETWEEN_MAIL = 0.3
 _SECONDS_BETWEEN_LOOKS = 5.0
@@ -41,10 +42,12 @@ class Deal(NamedTuple):
 class Dealer:
     """Hands out what is ready as there is room."""
 
-    def __init__(self, execution: Execution, job: Job, room: Room) -> None:
+    def __init__(self, execution: Execution, job: Job, room: Room, *, wait_for_gpus: float) -> None:
+        """Take the account of what there is; a run that needs a GPU ends `wait_for_gpus` seconds after the last."""
         self.execution, self.job, self.room = execution, job, room
+        self._patience = Patience(wait_for_gpus, execution.watch.say)
         self.waves: list[Wave] = []
-        self.probes: dict[str, Probe] = {}
+        self.probes: dict[tuple[str, str | None], Probe] = {}
         self.actors: dict[str, Any] = {}
         """Handles of the actors at work, by the step's key."""
         self._changed = threading.Event()
@@ -61,7 +64,10 @@ class Dealer:
         self._changed.clear()
 
     def deal(self) -> Deal | None:
-        """Return the trial that starts next, None where none can start now; waves of shards start by themselves."""
+        """Return the trial that starts next, None where none can start now; waves of shards start by themselves.
+
+        Raises InputError where work waits for a GPU and none has been up for too long.
+        """
         self.read_mail()
         self._look()
         self.waves = [wave for wave in self.waves if not wave.ended]
@@ -127,6 +133,8 @@ class Dealer:
         if time.monotonic() - self._look_at >= _SECONDS_BETWEEN_LOOKS:
             self._look_at = time.monotonic()
             self.room.look()
+            if self.room.cluster.num_gpus:
+                self._patience.note(self.room.gpus_up or not self.execution.any_left("gpu"))
 
     def _request(self, step: Step) -> Request:
         return self.room.request(step.kind, whole_device=step.key in self.execution.whole_device)
@@ -159,7 +167,16 @@ class Dealer:
         while len(shards) < limit and (taken := self.execution.take(_is_shard)):
             shards.append(taken)
         self.waves.append(
-            Wave(shards, request, num_actors, most, execution=self.execution, job=self.job, answered=self.answered)
+            Wave(
+                shards,
+                request,
+                num_actors,
+                most,
+                cluster=self.room.cluster,
+                execution=self.execution,
+                job=self.job,
+                answered=self.answered,
+            )
         )
 
     def _num_actors(self, shard: Step, request: Request, others: float) -> int:
@@ -176,28 +193,34 @@ class Dealer:
         return int((self.room.capacity[request.lane] - taken) / request.amount + 1e-6)
 
     def _is_being_measured(self, step: Step) -> bool:
-        """Return whether a kind's memory has to be known first; starts measuring it where so."""
+        """Return whether a kind's memory has to be known first; starts measuring it where so, on each type of GPU."""
         kind, room = step.kind, self.room
-        if kind.measure is None or not room.cluster.shares_gpus or room.cluster.num_gpus < 1:
+        if kind.measure is None or not room.cluster.shares_gpus or room.cluster.num_gpus < 1 or kind.runs_on != "gpu":
             return False
-        if kind.name in room.shares or kind.runs_on != "gpu":
+        unknown = [t for t in room.gpu_types if (kind.name, t) not in room.shares]
+        if not unknown:
             return False
-        if kind.name not in self.probes:
-            ready = [s for s in self.execution.schedule.in_state("ready") if s.kind.name == kind.name]
-            if len(ready) <= room.capacity["gpu"] or room.free("gpu") < 1:
-                return len(ready) > room.capacity["gpu"]
-            keys, gpus = [s.key for s in ready], room.capacity["gpu"]
-            self.probes[kind.name] = Probe.start(kind, keys, job=self.job, cluster=room.cluster, num_gpus=gpus)
-            room.taken["gpu"] += 1
-        return True
+        some_known = len(unknown) < len(room.gpu_types)
+        ready = [s.key for s in self.execution.schedule.in_state("ready") if s.kind.name == kind.name]
+        many = len(ready) > room.capacity["gpu"]
+        for gpu_type in unknown if many else []:
+            free = room.free("gpu") if room.named(gpu_type) is None else room.free_of(gpu_type)
+            if (kind.name, gpu_type) not in self.probes and free >= 1:
+                self.probes[kind.name, gpu_type] = Probe.start(
+                    kind, ready, job=self.job, cluster=room.cluster, num_gpus=room.capacity["gpu"],
+                    gpu_type=room.named(gpu_type),
+                )  # fmt: skip
+                room.taken["gpu"] += 1
+        under_way = any(name == kind.name for name, _ in self.probes)
+        return not some_known and (many or under_way)
 
     def _read_probes(self) -> None:
-        for name, probe in list(self.probes.items()):
+        for which, probe in list(self.probes.items()):
             if probe.ended:
-                self.room.shares[name], note = probe.share()
+                self.room.shares[which], note = probe.share()
                 self.room.taken["gpu"] -= 1
                 self.execution.watch.say(note)
-                del self.probes[name]
+                del self.probes[which]
 
 
 def _is_shard(step: Step) -> bool:

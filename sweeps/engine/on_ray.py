@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 
+from fulora.errors import InputError
 from sweeps.core.attempts import AttemptLog
 from sweeps.core.execution import Execution, Watch
 from sweeps.core.files import remove
@@ -16,9 +17,15 @@ from sweeps.engine.resources import Cluster
 class OnRay:
     """Does steps on the cluster this process is connected to."""
 
-    def __init__(self, cluster: Cluster, *, max_retries: int = 3, backoff_seconds: float = 5.0) -> None:
-        """Take the cluster; a step whose process dies is retried `max_retries` times, the waits doubling."""
+    def __init__(
+        self, cluster: Cluster, *, max_retries: int = 3, backoff_seconds: float = 5.0, wait_for_gpus: float = 600.0
+    ) -> None:
+        """Take the cluster; a step whose process dies is retried `max_retries` times, the waits doubling.
+
+        Where the last GPU is lost another one is waited for, `wait_for_gpus` seconds.
+        """
         self.cluster, self.max_retries, self.backoff_seconds = cluster, max_retries, backoff_seconds
+        self.wait_for_gpus = wait_for_gpus
 
     def run(self, steps: Sequence[Step], *, store: Store, log: AttemptLog, watch: Watch) -> None:
         """Do the steps; see `sweeps.core.execution.Executor`."""
@@ -37,19 +44,22 @@ class OnRay:
         )  # fmt: skip
         graph = ray.put({step.key: step for step in closure(list(steps))})
         job = Job(graph, Store(store.root.resolve()), open_mailbox())
-        dealer, folder = Dealer(execution, job, Room(self.cluster)), store.root / "scratch" / "ray-tune"
-        stopped = False
+        dealer = Dealer(execution, job, Room(self.cluster), wait_for_gpus=self.wait_for_gpus)
+        folder = store.root / "scratch" / "ray-tune"
+        stopped: BaseException | None = None
         try:
             run_trials(dealer, folder)
         except KeyboardInterrupt:
-            stopped = True  # raised again once Ray Tune, held by this one's frames, has given its resources back
+            stopped = KeyboardInterrupt()  # raised once Ray Tune, held by this one's frames, has given back what it has
+        except InputError as error:
+            stopped = error.with_traceback(None)
         try:
-            if stopped:
+            if stopped is not None:
                 dealer.read_mail(now=True)
-                execution.cancel()
+                execution.cancel("stopped by the user" if isinstance(stopped, KeyboardInterrupt) else str(stopped))
                 dealer.stop()
                 gc.collect()
-                raise KeyboardInterrupt
+                raise stopped
         finally:
             ray.kill(job.mailbox)
             remove(folder)

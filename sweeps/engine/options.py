@@ -25,7 +25,9 @@ class ClusterOptions:
     """Device of trials and samplers. `auto`: GPUs where the cluster has them or its autoscaler can add them, else CPUs.
     `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
     wait_for_gpus: float = 600.0
-    """Seconds to wait for the first GPU of the cluster before the run fails."""
+    """Seconds to wait for a GPU before the run fails: for the cluster's first, and where the last one was lost."""
+    keep_head_free: bool = False
+    """Have the head of the cluster do no work: only this command, where it runs there."""
     ship_code: bool = False
     """Give the cluster's workers the code this command runs, instead of what is installed on their nodes."""
     max_retries: int = 3
@@ -44,6 +46,9 @@ class ClusterOptions:
         if self.address is not None and (self.num_cpus is not None or self.num_gpus is not None):
             remedy = "The running cluster has its own counts."
             found.append(fault("address", self.address, "excludes num_cpus and num_gpus", remedy))
+        if self.keep_head_free and self.address is None:
+            rule = "keeps the only node free that there is without --address"
+            found.append(fault("keep_head_free", True, rule, "Leave it out, or join a cluster."))
         if self.executor == "process" and self.address is not None:
             found.append(fault("executor", "process", "excludes --address", "Use --executor ray on a cluster."))
         if self.address is not None and "://" in self.address:

@@ -33,7 +33,7 @@ def share_of_gpu(footprint: Footprint, *, num_trials: int, num_gpus: float) -> f
 
 @dataclass
 class Probe:
-    """A measurement under way on a GPU of its own, in a process of its own. GPUs are taken to be alike."""
+    """A measurement under way on a GPU of its own, in a process of its own. GPUs of one type are taken to be alike."""
 
     kind: Kind
     num_trials: int
@@ -41,11 +41,13 @@ class Probe:
     answer: Any
 
     @classmethod
-    def start(cls, kind: Kind, keys: Sequence[str], *, job: Job, cluster: Cluster, num_gpus: float) -> Probe:
-        """Start measuring the steps of a kind."""
+    def start(
+        cls, kind: Kind, keys: Sequence[str], *, job: Job, cluster: Cluster, num_gpus: float, gpu_type: str | None
+    ) -> Probe:
+        """Start measuring the steps of a kind, on a GPU of some type where one is named."""
         threads = cluster.num_threads
 
-        @ray.remote(max_retries=0, max_calls=1, **cluster.for_probe)
+        @ray.remote(max_retries=0, max_calls=1, **cluster.for_probe(gpu_type))
         def probe() -> Footprint:
             prepare_worker(threads, on_gpu=True)
             return kind.load_measure()([job.steps[key] for key in keys], job.store)

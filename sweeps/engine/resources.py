@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from sweeps.engine.capacity import NodeShape
+from sweeps.engine.capacity import GPU_TYPE, NodeShape
+
+if TYPE_CHECKING:
+    from ray.tune import PlacementGroupFactory
 
 _MOST_CPUS = 4
 """CPU cores a trial is promised at most."""
+_A_LITTLE = 0.001
+"""How much is asked of a node's GPU type, of which Ray gives each node one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +40,8 @@ class Cluster:
     """Shapes of the nodes with GPUs, up or to come. Empty: GPUs and cores lie together on every node."""
     gpus_up: float | None = None
     """GPUs of nodes that are up; None: all."""
+    kept_free: str | None = None
+    """Id of the node that does no work: the head, where it is to be kept free."""
 
     @property
     def num_slots(self) -> int:
@@ -69,25 +78,65 @@ class Cluster:
         return self.gpus_per_trial if self.num_gpus else 0
 
     @property
-    def for_tune(self) -> dict[str, float]:
+    def elsewhere(self) -> dict[str, str] | None:
+        """Label selector of Ray that keeps work off the node that is kept free; None where none is."""
+        return {"ray.io/node-id": f"!{self.kept_free}"} if self.kept_free else None
+
+    def for_trial(self, cpu: float, gpu: float, gpu_type: str | None = None) -> PlacementGroupFactory:
+        """Return the resources of one trial, as Ray Tune takes them; a GPU of some type where one is named."""
+        from ray.tune import PlacementGroupFactory
+
+        bundle = {"CPU": cpu, "GPU": gpu, **({f"{GPU_TYPE}{gpu_type}": _A_LITTLE} if gpu_type else {})}
+        more: dict[str, Any] = {"bundle_label_selector": [self.elsewhere]} if self.elsewhere else {}
+        return PlacementGroupFactory([bundle], **more)
+
+    @property
+    def for_tune(self) -> PlacementGroupFactory:
         """Resources of a candidate of a search, as `tune.with_resources` takes them."""
-        return {"cpu": self.cpus_per_trial, "gpu": self._gpus}
+        return self.for_trial(self.cpus_per_trial, self._gpus)
+
+    def for_actor(self, cpu: float, gpu: float) -> dict[str, Any]:
+        """Return the resources of one sampling actor, as `Dataset.map_batches` takes them."""
+        more = {"label_selector": self.elsewhere} if self.elsewhere else {}
+        return {"num_cpus": cpu, "num_gpus": gpu or None, **more}
 
     @property
     def for_actors(self) -> dict[str, Any]:
-        """Resources of one sampling actor, as `Dataset.map_batches` takes them."""
-        return {"num_cpus": self.cpus_per_trial, "num_gpus": self._gpus or None}
+        """Resources of an actor that draws straight to another place, as `Dataset.map_batches` takes them."""
+        return self.for_actor(self.cpus_per_trial, self._gpus)
 
-    @property
-    def for_probe(self) -> dict[str, Any]:
-        """Resources of a memory probe, as `ray.remote` takes them: a whole GPU, for the probe measures all of it."""
-        return {"num_cpus": min(1.0, self.cpus_per_trial), "num_gpus": 1 if self.num_gpus else 0}
+    def for_probe(self, gpu_type: str | None = None) -> dict[str, Any]:
+        """Return the resources of a memory probe, as `ray.remote` takes them: a whole GPU, all of which it measures."""
+        more: dict[str, Any] = {"label_selector": self.elsewhere} if self.elsewhere else {}
+        if gpu_type:
+            more["resources"] = {f"{GPU_TYPE}{gpu_type}": _A_LITTLE}
+        return {"num_cpus": min(1.0, self.cpus_per_trial), "num_gpus": 1 if self.num_gpus else 0, **more}
 
     def __str__(self) -> str:
         nodes = f"{self.num_nodes} node" + ("s" if self.num_nodes != 1 else "")
         to_come = 0 if self.gpus_up is None else self.num_gpus - self.gpus_up
         more = f" ({to_come:g} of them on demand)" if to_come > 0 else ""
         return f"{nodes}, {self.num_cpus} cores, {self.num_gpus:g} GPUs{more}: {self.num_slots} trials at once"
+
+
+def threads_here(promised: int, gpus: float) -> int:
+    """Return the threads for work on some GPUs of the node this process is on: its share of that node's cores.
+
+    What is promised is what the smallest node has; without a GPU, and outside of Ray, it is what there is.
+    """
+    ray = sys.modules.get("ray")
+    if not gpus or ray is None or not ray.is_initialized():
+        return promised
+    has = _resources_of(ray.get_runtime_context().get_node_id())
+    share = max(0.0, has.get("CPU", 0.0) - 1) * gpus / max(1.0, has.get("GPU", 0.0))
+    return max(promised, min(_MOST_CPUS, int(share)))
+
+
+@cache
+def _resources_of(node_id: str) -> Mapping[str, float]:
+    import ray
+
+    return next((node["Resources"] for node in ray.nodes() if node["NodeID"] == node_id), {})
 
 
 def prepare_worker(num_threads: int, *, on_gpu: bool) -> None:

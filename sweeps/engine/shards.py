@@ -18,7 +18,7 @@ import ray
 from sweeps.core.execution import Execution
 from sweeps.core.step import Step
 from sweeps.engine.job import Job, read_answer
-from sweeps.engine.resources import prepare_worker
+from sweeps.engine.resources import Cluster, prepare_worker, threads_here
 from sweeps.engine.room import Lane, Request
 
 _SILENT_SECONDS = 5.0
@@ -28,9 +28,9 @@ _DIED = "its process ended: killed, out of memory, or its node was lost"
 class ShardActor:
     """Does one shard per call; what its work loads stays in the process."""
 
-    def __init__(self, job: Job, num_threads: int, on_gpu: bool) -> None:
+    def __init__(self, job: Job, num_threads: int, gpu: float) -> None:
         self.job = job
-        prepare_worker(num_threads, on_gpu=on_gpu)
+        prepare_worker(threads_here(num_threads, gpu), on_gpu=gpu > 0)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Do the shard of a row {key, number}; return {key, begun, attempt}, the attempt "" where it did not begin."""
@@ -50,6 +50,7 @@ class Wave:
         num_actors: int,
         most_actors: int,
         *,
+        cluster: Cluster,
         execution: Execution,
         job: Job,
         answered: Callable[[str], None],
@@ -64,7 +65,7 @@ class Wave:
         self._heard_at = time.monotonic()
         self._left = {step.key: (step, number) for step, number in shards}
         self._last = shards[-1]
-        self._execution, self._job, self._answered = execution, job, answered
+        self._cluster, self._execution, self._job, self._answered = cluster, execution, job, answered
         self._thread = threading.Thread(target=self._run, daemon=True, name="shards")
         self._thread.start()
 
@@ -137,9 +138,8 @@ class Wave:
                 ShardActor,
                 batch_size=1,
                 batch_format="pyarrow",
-                fn_constructor_args=(self._job, request.num_threads, request.gpu > 0),
-                num_cpus=request.cpu,
-                num_gpus=request.gpu or None,
+                fn_constructor_args=(self._job, request.num_threads, request.gpu),
+                **self._cluster.for_actor(request.cpu, request.gpu),
                 compute=ray.data.ActorPoolStrategy(
                     min_size=1,
                     max_size=most,

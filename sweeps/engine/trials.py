@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from sweeps.engine.dealer import Deal, Dealer
 from sweeps.engine.job import Job, read_answer
-from sweeps.engine.resources import prepare_worker
+from sweeps.engine.resources import prepare_worker, threads_here
 
 _DIED = "its process ended: killed, out of memory, or its node was lost"
 _ENVIRONMENT = {
@@ -26,7 +26,7 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a death is a row
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the store is what a run goes on from
 }
-_RELEASE = {"key": "", "number": 0, "cpu": 0.001, "gpu": 0.0, "num_threads": 1, "on_gpu": False}
+_RELEASE = {"key": "", "number": 0, "num_threads": 1, "gpu": 0.0}
 """A trial that does nothing: Ray Tune keeps the last process idle with all it holds until another kind is asked for."""
 
 
@@ -48,7 +48,7 @@ class StepTrial(tune.Trainable):
         if not config["key"]:
             return {"done": True, "attempt": ""}
         assert self.job is not None
-        prepare_worker(config["num_threads"], on_gpu=config["on_gpu"])
+        prepare_worker(threads_here(config["num_threads"], config["gpu"]), on_gpu=config["gpu"] > 0)
         answer = self.job.do(config["key"], config["number"])
         give_memory_back()
         return {"done": True, "attempt": answer}
@@ -56,7 +56,7 @@ class StepTrial(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
         """Return the resources of the step's kind, as handed out."""
-        return PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}])
+        return config["resources"]
 
 
 class ReadySteps(Searcher):
@@ -77,15 +77,16 @@ class ReadySteps(Searcher):
             if deal is not None:
                 self.out[trial_id], self.may_hold_idle = deal, False
                 request = deal.request
+                resources = dealer.room.cluster.for_trial(request.cpu, request.gpu, request.gpu_type)
                 return {
-                    "key": deal.step.key, "number": deal.number, "cpu": request.cpu, "gpu": request.gpu,
-                    "num_threads": request.num_threads, "on_gpu": request.gpu > 0,
+                    "key": deal.step.key, "number": deal.number, "num_threads": request.num_threads,
+                    "gpu": request.gpu, "resources": resources,
                 }  # fmt: skip
             if dealer.execution.finished:
                 return Searcher.FINISHED
             if self.may_hold_idle and dealer.a_wave_waits:
                 self.out[trial_id], self.may_hold_idle = None, False
-                return dict(_RELEASE)
+                return {**_RELEASE, "resources": dealer.room.cluster.for_trial(0.001, 0.0)}
             if self.out:
                 return None
             dealer.wait(0.2)

@@ -70,15 +70,17 @@ class RayProcesses:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of every process of the cluster, and of a driver that may join it."""
-        return os.environ | {
+        mine = {k: v for k, v in os.environ.items() if k != "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}  # of a Ray alone here
+        return mine | {
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token), "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3", "RAY_health_check_initial_delay_ms": "2000",
         }  # fmt: skip
 
-    def add_node(self, *, num_cpus: int = 1, num_gpus: int = 0) -> subprocess.Popen:
+    def add_node(self, *, num_cpus: int = 1, num_gpus: int = 0, gpu_type: str | None = None) -> subprocess.Popen:
         """Start a node that joins by the address, and return its process once it has joined."""
-        process = self._start(f"--address={self.address}", num_cpus=num_cpus, num_gpus=num_gpus)
+        kinds = [f'--resources={{"accelerator_type:{gpu_type}": 1}}'] if gpu_type else []
+        process = self._start(f"--address={self.address}", *kinds, num_cpus=num_cpus, num_gpus=num_gpus)
         self.num_nodes += 1
         self._wait_for_nodes(self.num_nodes)
         return process

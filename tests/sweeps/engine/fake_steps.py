@@ -16,8 +16,9 @@ from fulora.device import Footprint
 from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.step import Kind, Report, Step
 from sweeps.core.store import Place, Store
+from sweeps.engine.resources import placement
 
-if (root := str(Path(__file__).parents[2])) not in sys.path:
+if (root := str(Path(__file__).parents[3])) not in sys.path:
     sys.path.append(root)  # Ray hands the path on to its workers, which import this module by name
 
 
@@ -45,7 +46,7 @@ def work(step: Step, place: Place, report: Report) -> dict[str, Any]:
     config, diary = step.config, Path(step.config.diary)
     number = len(list(diary.glob(f"{config.name}.*"))) + 1
     entry = diary / f"{config.name}.{number}"
-    entry.write_text(json.dumps({"began": time.time(), "pid": os.getpid()}))
+    entry.write_text(json.dumps({"began": time.time(), "pid": os.getpid(), "node": placement()["node"]}))
     report({"fraction": 0.5, "note": f"half of {config.name}"})
     if config.truncates and number == 1:
         (place.store.folder(step.all_needs[0]) / "names.txt").write_text("")
@@ -65,9 +66,13 @@ def work(step: Step, place: Place, report: Report) -> dict[str, Any]:
 
 
 def measure(steps: list[Step], store: Store) -> Footprint:
-    """Return a footprint of which three fit on a device."""
+    """Return a footprint of which three fit on a device, one on a device of the type `small`."""
     assert steps and isinstance(store, Store)
-    return Footprint(29, 100, "a fake device")
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    (has,) = [node["Resources"] for node in ray.nodes() if node["NodeID"] == here]
+    return Footprint(29, 40 if "accelerator_type:small" in has else 100, "a fake device")
 
 
 def _gpus() -> float:

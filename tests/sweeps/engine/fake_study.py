@@ -1,6 +1,7 @@
-"""A study of fake steps as a driver process of its own: python -m tests.sweeps.fake_study FOLDER ADDRESS
+"""A study of fake steps as a driver process of its own: python -m tests.sweeps.engine.fake_study FOLDER ADDRESS [S]
 
-Ends with 0 where every step is done. Two ranks, shards of each, classifiers with and without them, a table.
+Waits S seconds for a GPU that is lost. Ends with 0 where every step is done, 2 with words where it gave up. Two
+ranks, shards of each, classifiers with and without them, a table.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from fulora.errors import InputError
 from sweeps.core.step import Step
 
 from .fake_steps import SHARD, TABLE, Bench
@@ -29,11 +31,16 @@ def main() -> None:
     from sweeps.engine.on_ray import OnRay
     from sweeps.engine.options import ClusterOptions
 
-    folder, address = sys.argv[1:]
+    folder, address, *seconds = sys.argv[1:]
     bench = Bench(Path(folder))
     steps = study(bench)
-    with connected(ClusterOptions(address=address)) as cluster:
-        bench.do(OnRay(cluster, max_retries=8, backoff_seconds=0.1), *steps)
+    patience = float(seconds[0]) if seconds else 600.0
+    try:
+        with connected(ClusterOptions(address=address, gpus_per_trial=1.0)) as cluster:
+            bench.do(OnRay(cluster, max_retries=8, backoff_seconds=0.1, wait_for_gpus=patience), *steps)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     sys.exit(any(bench.store.done(step) is None for step in steps))
 
 

@@ -20,7 +20,7 @@ from .clusters import RayProcesses
 from .fake_steps import Bench, entries
 from .fake_study import study
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def two_nodes() -> Iterator[RayProcesses]:
         yield cluster
 
 
-def driver(cluster: RayProcesses, bench: Bench) -> subprocess.Popen[str]:
+def driver(cluster: RayProcesses, bench: Bench, *words: str) -> subprocess.Popen[str]:
     """Start the study on the cluster."""
-    command = [sys.executable, "-m", "tests.sweeps.fake_study", str(bench.root), cluster.address]
+    command = [sys.executable, "-m", "tests.sweeps.engine.fake_study", str(bench.root), cluster.address, *words]
     environment = {**cluster.environment, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -94,4 +94,25 @@ def test_eight_processes_killed_at_random_moments_change_no_file(two_nodes: RayP
     assert process.wait(300) == 0, process.communicate()[1][-3000:]
     lost = [a for a in Bench(tmp_path).log.attempts if a.status != "SUCCEEDED"]
     assert len(killed) == 8 and {a.error_type for a in lost} == {"WorkerDied"} and len(lost) <= 8, (killed, lost)
+    check_equal(bench, steps)
+
+
+def test_where_the_last_gpu_is_lost_the_run_waits_says_so_and_goes_on_later(
+    two_nodes: RayProcesses, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path)
+    steps = study(bench)
+    node = two_nodes.add_node(num_cpus=1, num_gpus=1)
+    process = driver(two_nodes, bench, "6")
+    wait_for(lambda: bench.diary.is_dir() and at_work(bench, set()))
+    two_nodes.kill(node)
+    assert process.wait(120) == 2
+    said = process.communicate()[1]
+    assert "no GPU came within 6 s" in said and "Ray reports" in said and "--wait-for-gpus" in said, said[-3000:]
+    first = [a for a in Bench(tmp_path).log.attempts if a.status != "SUCCEEDED"]
+    assert first and {a.status for a in first} <= {"FAILED", "CANCELLED"}, first
+    assert all("no GPU came" in (a.error_message or "") for a in first if a.status == "CANCELLED")
+    two_nodes.add_node(num_cpus=1, num_gpus=1)
+    process = driver(two_nodes, bench)
+    assert process.wait(240) == 0, process.communicate()[1][-3000:]
     check_equal(bench, steps)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,10 @@ from sweeps.engine.packing import share_of_gpu
 from sweeps.engine.resources import Cluster
 from sweeps.engine.room import Room
 
+from .clusters import RayProcesses
 from .fake_steps import PACKED, SHARD, TABLE, TRIAL, Bench, entries
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +119,34 @@ def test_out_of_memory_beside_another_trial_is_tried_again_with_a_whole_gpu(
     bench.do(executor, *trials)
     assert bench.rows() == {"packed-0": ["FAILED", "SUCCEEDED"], "packed-1": ["SUCCEEDED"], "packed-2": ["SUCCEEDED"]}
     assert "packed-0 ran out of memory beside another trial: it is retried alone on a device" in bench.watch.said
+
+
+@pytest.mark.slow
+def test_on_mixed_nodes_each_type_of_gpu_is_measured_and_the_head_is_kept_free(bench: Bench) -> None:
+    """On GPUs of one type three trials fit at once, on the other's one: all four meet."""
+    trials = [bench.fake(f"packed-{i}", kind=PACKED, meets=4) for i in range(8)]
+    rest = [bench.fake(f"{kind.name}-{i}", *trials, kind=kind) for kind in (SHARD, TABLE) for i in range(2)]
+    program = (
+        "import sys; from pathlib import Path; from sweeps.engine.connection import connected\n"
+        "from sweeps.engine.on_ray import OnRay; from sweeps.engine.options import ClusterOptions\n"
+        "from tests.sweeps.engine.fake_steps import Bench; import pickle\n"
+        "bench, steps = Bench(Path(sys.argv[1])), pickle.loads(Path(sys.argv[3]).read_bytes())\n"
+        "with connected(ClusterOptions(address=sys.argv[2], keep_head_free=True)) as cluster:\n"
+        "    bench.do(OnRay(cluster), *steps)\n"
+        "    print(cluster.kept_free[-12:], *bench.watch.said, sep='\\n')\n"
+    )
+    given = bench.root / "steps"
+    given.write_bytes(pickle.dumps([*trials, *rest]))
+    with RayProcesses(num_cpus=4) as cluster:
+        for gpu_type in ("large", "small"):
+            cluster.add_node(num_cpus=2, num_gpus=1, gpu_type=gpu_type)
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(bench.root), cluster.address, str(given)], cwd=ROOT,
+            env={**cluster.environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    head, *said = done.stdout.strip().splitlines()
+    runs = [found[0] for found in entries(bench.diary).values()]
+    assert len(runs) == 12 and all("ended" in run for run in runs)
+    assert head not in {run["node"] for run in runs} and len({run["node"] for run in runs}) == 2
+    assert sorted(text.split(":")[1] for text in said) == [" 3 share a GPU", " a GPU for each"]
