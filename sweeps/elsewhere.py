@@ -53,7 +53,9 @@ def search(
                 if not session.is_done(plan.judge):
                     return session.failed
             with session.watching(space.num_trials):
-                return search_lora(found, paths=paths, log=session.log, cluster=session.cluster, watch=session.watch)
+                return search_lora(
+                    found, paths=paths, log=session.log, cluster=lambda: session.cluster, watch=session.watch
+                )
         finally:
             session.save(closure([plan.judge]))
 

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sweeps.core.attempts import Attempt, AttemptLog, attempt_of
 from sweeps.core.execution import Watch
 from sweeps.core.hashing import to_jsonable
 from sweeps.core.perform import perform
+from sweeps.core.provenance import provenance
 from sweeps.core.step import Step
 from sweeps.core.store import Damaged, Store
 from sweeps.engine.resources import Cluster, placement, prepare_worker
@@ -61,8 +63,16 @@ def run_search(
 
     def trainable(settings: dict) -> None:
         prepare_worker(threads, on_gpu=on_gpu)
-        step = make(settings)
-        attempt = perform(step, store, numbers.get(step.key, 1), tune.report, placement())
+        step, where = make(settings), placement()
+        facts = {
+            "provenance": {**provenance(), **where},
+            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+
+        def report(values: dict[str, Any]) -> None:
+            tune.report({**values, "facts": facts})
+
+        attempt = perform(step, store, numbers.get(step.key, 1), report, where)
         last: dict[str, Any] = {"fraction": 1.0, "status": attempt.status, "attempt": to_jsonable(attempt)}
         if attempt.status == "SUCCEEDED":
             values = {name: attempt.metrics[name] for name in ("heldout_loss", objective)}
@@ -142,7 +152,8 @@ class _Events(tune.Callback):
         if step is not None and "heldout_loss" in last:
             metrics = {"heldout_loss": last["heldout_loss"], "stopped_at_step": last["step"]}
             number, seconds = self.numbers.get(step.key, 1), last.get("time_total_s")
-            self._add(trial.trial_id, step, attempt_of(step, "PRUNED", number, metrics=metrics, seconds=seconds))
+            row = attempt_of(step, "PRUNED", number, metrics=metrics, seconds=seconds, **last.get("facts", {}))
+            self._add(trial.trial_id, step, row)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         step = self.running.get(trial.trial_id)

@@ -8,7 +8,7 @@ al. 2019 (Optuna, its TPE sampler); Li et al. 2020 (ASHA).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fulora.seeds import derive_seed
@@ -21,8 +21,13 @@ from sweeps.engine.search import Asha, run_search
 from sweeps.ranks.candidates import Search
 
 
-def search_lora(search: Search, *, paths: RunPaths, log: AttemptLog, cluster: Cluster, watch: Watch) -> list[Attempt]:
-    """Try candidates until the search has as many as asked for; return this call's attempts that failed."""
+def search_lora(
+    search: Search, *, paths: RunPaths, log: AttemptLog, cluster: Callable[[], Cluster], watch: Watch
+) -> list[Attempt]:
+    """Try candidates until the search has as many as asked for; return this call's attempts that failed.
+
+    `cluster` joins or starts one: a search that has all its candidates needs none.
+    """
     before, began = search.found(log.attempts), len(log.attempts)
     left = search.space.num_trials - len(before)
     watch.say(f"search: {len(before)} candidates are done, {max(0, left)} remain")
@@ -33,7 +38,7 @@ def search_lora(search: Search, *, paths: RunPaths, log: AttemptLog, cluster: Cl
                        for a in before if search.space.objective in a.metrics],
                 # A resumed search must not repeat its proposals: the seed depends on the number of candidates.
                 seed=derive_seed(search.experiment.seed, "search", len(before)) % 2**32,
-                asha=asha_of(search), num_trials=left, store=paths.store, log=log, cluster=cluster, watch=watch,
+                asha=asha_of(search), num_trials=left, store=paths.store, log=log, cluster=cluster(), watch=watch,
                 scratch=paths.tune,
             )  # fmt: skip
     _write_table(search, search.found(log.attempts), paths)

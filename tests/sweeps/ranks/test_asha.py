@@ -62,6 +62,7 @@ def test_a_candidate_worse_than_the_median_of_those_before_it_is_a_pruned_row(se
     attempts = searched_attempts(searched)
     rows = {row["trial_id"]: row for row in read_rows(searched.table("search"), "search")}
     assert {a.status for a in attempts} == {"SUCCEEDED", "PRUNED"} and len(rows) == len(attempts)
+    assert all(a.started_at and a.provenance["host"] and a.provenance["node"] for a in attempts)
     before: list[float] = []
     for attempt in attempts:
         loss = losses(attempt, searched)[RUNG]
