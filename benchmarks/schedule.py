@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from recording import record
@@ -39,8 +39,12 @@ class Options:
     """Numbers of logical GPUs."""
     bound_seconds: float = 60.0
     """The lower bound that durations are scaled to; 0: nothing is measured, only simulated."""
+    contenders: tuple[Literal["one_schedule", "barriers"], ...] = ("one_schedule", "barriers")
+    """What is measured on Ray."""
     overhead: tuple[int, ...] = ()
     """Numbers of trials run on logical cores, by us and by Ray Tune alone."""
+    alone: bool = True
+    """Whether Ray Tune alone runs them too."""
     cores: int = 16
     """Logical cores of those: as many run at once."""
     trial_seconds: float = 1.0
@@ -181,7 +185,8 @@ def on_gpus(options: Options, gpus: int) -> dict[str, Any]:
     if options.bound_seconds:
         steps = paper_graph(options.bound_seconds / unit)
         row["measured"] = {}
-        for name, parts in (("one_schedule", [steps]), ("barriers", by_stage(steps))):
+        for name in options.contenders:
+            parts = [steps] if name == "one_schedule" else by_stage(steps)
             with tempfile.TemporaryDirectory() as folder:
                 found = measured(parts, Path(folder), num_cpus=max(2, gpus + 1), num_gpus=gpus)
             row["measured"][name] = found["seconds"] / options.bound_seconds
@@ -198,7 +203,7 @@ def overhead(options: Options, trials: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         ours = measured([steps], Path(folder), num_cpus=cores, num_gpus=0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        alone = tune_alone(trials, seconds, cores, Path(folder))
+        alone = tune_alone(trials, seconds, cores, Path(folder)) if options.alone else None
     row = {
         "trials": trials, "ideal_seconds": trials * seconds / cores, "ours": ours, "ray_tune_alone_seconds": alone,
         "driver_peak_kib_grown": peak - before,
