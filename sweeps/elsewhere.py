@@ -54,8 +54,9 @@ def search(
                     return session.failed
             with session.watching(space.num_trials):
                 return search_lora(
-                    found, paths=paths, log=session.log, cluster=lambda: session.cluster, watch=session.watch
-                )
+                    found, paths=paths, log=session.log, cluster=lambda: session.cluster, watch=session.watch,
+                    max_retries=options.max_retries,
+                )  # fmt: skip
         finally:
             session.save(closure([plan.judge]))
 

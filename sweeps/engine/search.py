@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from ray import tune
 
 from sweeps.core.attempts import Attempt, AttemptLog, attempt_of
 from sweeps.core.execution import Watch
+from sweeps.core.files import remove
 from sweeps.core.hashing import to_jsonable
 from sweeps.core.perform import perform
 from sweeps.core.provenance import provenance
@@ -53,17 +55,24 @@ def run_search(
     cluster: Cluster,
     watch: Watch,
     scratch: Path,
+    max_retries: int,
 ) -> None:
-    """Try `num_trials` candidates. `known` has the settings, value and whether it was pruned of each earlier one."""
+    """Try `num_trials` candidates. `known` has the settings, value and whether it was pruned of each earlier one.
+
+    A candidate whose process or node is lost is tried again from its checkpoint, at most `max_retries` times.
+    """
     from ray.tune.schedulers import AsyncHyperBandScheduler
 
     numbers = {a.trial_id: log.next_number(a.trial_id) for a in log.attempts}
     events = _Events(make, numbers, store, log, watch)
-    threads, on_gpu = cluster.num_threads, cluster.num_gpus > 0
+    threads, on_gpu, starts = cluster.num_threads, cluster.num_gpus > 0, scratch.resolve() / "starts"
+    remove(starts)
+    starts.mkdir(parents=True, exist_ok=True)
 
     def trainable(settings: dict) -> None:
         prepare_worker(threads, on_gpu=on_gpu)
         step, where = make(settings), placement()
+        number = numbers.get(step.key, 1) + _starts(starts / step.key)
         facts = {
             "provenance": {**provenance(), **where},
             "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -72,7 +81,7 @@ def run_search(
         def report(values: dict[str, Any]) -> None:
             tune.report({**values, "facts": facts})
 
-        attempt = perform(step, store, numbers.get(step.key, 1), report, where)
+        attempt = perform(step, store, number, report, where)
         last: dict[str, Any] = {"fraction": 1.0, "status": attempt.status, "attempt": to_jsonable(attempt)}
         if attempt.status == "SUCCEEDED":
             values = {name: attempt.metrics[name] for name in ("heldout_loss", objective)}
@@ -92,7 +101,8 @@ def run_search(
             reuse_actors=True,  # saves a candidate the imports; one that was pruned is followed by a new process
         ),
         run_config=tune.RunConfig(
-            name="search", storage_path=str(scratch.resolve()), verbose=0, callbacks=[events], log_to_file=False
+            name="search", storage_path=str(scratch.resolve()), verbose=0, callbacks=[events], log_to_file=False,
+            failure_config=tune.FailureConfig(max_failures=max_retries),  # what its work raises is caught: a death
         ),
     )  # fmt: skip
     try:
@@ -100,6 +110,14 @@ def run_search(
     except KeyboardInterrupt:
         events.cancel_running()
         raise
+
+
+def _starts(file: Path) -> int:
+    """Return how often this was called for a file."""
+    with file.open("ab") as stream:
+        before = stream.tell()
+        stream.write(b".")
+    return before
 
 
 def _searcher(
@@ -128,6 +146,7 @@ class _Events(tune.Callback):
     ) -> None:  # fmt: skip
         self.make, self.numbers, self.store, self.log, self.watch = make, numbers, store, log, watch
         self.running: dict[str, Step] = {}
+        self.deaths: Counter[str] = Counter()
 
     def __getstate__(self) -> dict:
         """Nothing: Ray Tune pickles callbacks for a restore that is never used here, and a terminal has no pickle."""
@@ -151,25 +170,30 @@ class _Events(tune.Callback):
         step, last = self.running.get(trial.trial_id), trial.last_result or {}
         if step is not None and "heldout_loss" in last:
             metrics = {"heldout_loss": last["heldout_loss"], "stopped_at_step": last["step"]}
-            number, seconds = self.numbers.get(step.key, 1), last.get("time_total_s")
-            row = attempt_of(step, "PRUNED", number, metrics=metrics, seconds=seconds, **last.get("facts", {}))
+            seconds, facts = last.get("time_total_s"), last.get("facts", {})
+            row = attempt_of(step, "PRUNED", self._number(step), metrics=metrics, seconds=seconds, **facts)
             self._add(trial.trial_id, step, row)
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.on_trial_error(iteration, trials, trial)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         step = self.running.get(trial.trial_id)
         if step is None or self._done(step):
             return
         reason = "its process ended: killed, out of memory, or its node was lost"
-        number = self.numbers.get(step.key, 1)
-        row = attempt_of(step, "FAILED", number, error_type="WorkerDied", error_message=reason)
+        row = attempt_of(step, "FAILED", self._number(step), error_type="WorkerDied", error_message=reason)
+        self.deaths[step.key] += 1
         self._add(trial.trial_id, step, row)
 
     def cancel_running(self) -> None:
         """Add a CANCELLED row for every candidate under way."""
         for trial_id, step in list(self.running.items()):
-            number = self.numbers.get(step.key, 1)
-            row = attempt_of(step, "CANCELLED", number, error_message="stopped by the user")
+            row = attempt_of(step, "CANCELLED", self._number(step), error_message="stopped by the user")
             self._add(trial_id, step, row)
+
+    def _number(self, step: Step) -> int:
+        return self.numbers.get(step.key, 1) + self.deaths[step.key]
 
     def _done(self, step: Step) -> bool:
         try:

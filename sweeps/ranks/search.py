@@ -22,7 +22,7 @@ from sweeps.ranks.candidates import Search
 
 
 def search_lora(
-    search: Search, *, paths: RunPaths, log: AttemptLog, cluster: Callable[[], Cluster], watch: Watch
+    search: Search, *, paths: RunPaths, log: AttemptLog, cluster: Callable[[], Cluster], watch: Watch, max_retries: int
 ) -> list[Attempt]:
     """Try candidates until the search has as many as asked for; return this call's attempts that failed.
 
@@ -39,7 +39,7 @@ def search_lora(
                 # A resumed search must not repeat its proposals: the seed depends on the number of candidates.
                 seed=derive_seed(search.experiment.seed, "search", len(before)) % 2**32,
                 asha=asha_of(search), num_trials=left, store=paths.store, log=log, cluster=cluster(), watch=watch,
-                scratch=paths.tune,
+                scratch=paths.tune, max_retries=max_retries,
             )  # fmt: skip
     _write_table(search, search.found(log.attempts), paths)
     return [a for a in log.attempts[began:] if a.status == "FAILED"]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 
 from fulora.data.records import ImageRecord
@@ -22,6 +27,7 @@ from sweeps.ranks.candidates import Search, plan_search
 from sweeps.ranks.search_space import LoraSearch
 from sweeps.study import make_plan
 
+from ..mini import Said
 from ..studies import catalog_of, made_up
 
 SPACE = LoraSearch(
@@ -90,8 +96,9 @@ def test_a_finished_search_does_nothing_and_a_narrower_one_takes_up_what_lies_in
     searched: RunPaths, experiment: Experiment
 ) -> None:
     before = searched.attempts.read_bytes()
-    nowhere = ClusterOptions(address="127.0.0.1:1")  # where no Ray could be joined
-    assert search(experiment, SPACE, searched, options=nowhere, progress=Quiet()) == []
+    said = Said()
+    assert search(experiment, SPACE, searched, options=OPTIONS, progress=said) == []
+    assert said.lines and not any("running on" in line for line in said.lines), "Ray was asked for"
     assert searched.attempts.read_bytes() == before
     attempts = attempts_of(searched)
     everything = planned_search(experiment, SPACE, searched).found(attempts)
@@ -114,6 +121,31 @@ def test_a_candidate_that_fails_is_a_row_and_the_search_goes_on(
     assert [a.status for a in attempts] == ["FAILED"] and len(failed) == 1
     assert all("matches no layer" in (a.error_message or "") for a in failed)
     assert read_rows(paths.table("search"), "search") == []
+
+
+@pytest.mark.slow
+def test_a_candidate_whose_process_is_killed_is_tried_again(mini_flags: list[str], tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path / "run")
+    space = ["--search", "optuna", "--space.num-trials", "1", "--space.objective", "heldout_loss"]
+    longer = ["--lora.num-steps", "400", "--num-cpus", "1", "--out", str(paths.root)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweeps", "lora", "demo", *mini_flags, *space, *longer],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    mine = psutil.Process(process.pid)
+    while not (working := [p for p in mine.children(recursive=True) if "ImplicitFunc" in p.name()]):
+        assert process.poll() is None
+        time.sleep(0.2)
+    while not any(paths.tune.glob("starts/*")):
+        assert process.poll() is None
+        time.sleep(0.2)
+    working[0].kill()
+    assert process.wait(300) == 0, process.communicate()[1][-3000:]
+    attempts = attempts_of(paths)
+    assert [(a.status, a.attempt, a.error_type) for a in attempts] == [
+        ("FAILED", 1, "WorkerDied"), ("SUCCEEDED", 2, None)
+    ]  # fmt: skip
 
 
 def test_without_images_to_hold_out_there_is_nothing_to_compare_by(experiment: Experiment, tmp_path) -> None:
