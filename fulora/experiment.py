@@ -79,7 +79,8 @@ class Grid(ClassifierConfig):
     """How validation images are split off: images at random (source: paper section 3), or whole patients, so that no
     patient is in both sets; synthetic images, which have no patient, are then never validation images."""
     weights: Annotated[Path | None, tyro.conf.arg(aliases=["--weights"])] = None
-    """Directory of ImageNet weight files, tried before the hub. Without either: from scratch, as every row says."""
+    """Directory of ImageNet weight files, tried before the hub. With neither a run is refused before any work, unless
+    --grid.pretrained is none or local."""
     model: Annotated[str, tyro.conf.Suppress] = "ResNet18"
     augment: Annotated[bool, tyro.conf.Suppress] = False
 

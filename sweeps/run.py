@@ -23,6 +23,7 @@ from sweeps.core.provenance import provenance
 from sweeps.core.step import STAGES, Stage, Step, closure
 from sweeps.core.tables import SCHEMA_VERSION
 from sweeps.engine.options import ClusterOptions
+from sweeps.grid.plan import check_weights
 from sweeps.images.rank_choice import read_choice
 from sweeps.session import Session
 from sweeps.sources.catalog import read_catalog
@@ -63,6 +64,8 @@ def run(
         session.needs_gpu = needs_gpu(experiment)
         records = sources(session, experiment)
         plan = make_plan(experiment, records)
+        if STAGES.index(until) >= STAGES.index("grid"):
+            check_weights([cell for cell in plan.cells if not session.is_done(cell)])
         choice = [plan.choice] if plan.choice and STAGES.index(until) >= STAGES.index("sample") else []
         summaries: list[Step] = []
         try:

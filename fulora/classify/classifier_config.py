@@ -41,8 +41,8 @@ class ClassifierConfig:
     weights: Path | None = None
     """Directory of ImageNet weight files, tried before the hub."""
     pretrained: Pretrained = "auto"
-    """Source of the initial weights. `auto`: directory, then hub, then random; `local`: directory, then random; `hub`:
-    hub only; `none`: random."""
+    """Source of the initial weights. `auto`: directory, then hub; `hub`: hub only; both refuse to run without them.
+    `local`: directory, then random; `none`: random."""
     refit_batchnorm: bool = False
     """Whether to recompute BatchNorm's running statistics on the training set after the last epoch (one forward pass).
     With few steps they lag behind the weights: at 100 steps or fewer, this costs tens of points of accuracy.

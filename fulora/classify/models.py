@@ -28,7 +28,7 @@ class ModelSpec:
     tag: str
     """timm's architecture and pinned weights, as timm's default weights change between versions."""
     torchvision_stem: str
-    """Name of torchvision's weight file of this architecture, before the dash and hash."""
+    """Name of torchvision's weight file of this architecture before the dash and hash, as a regular expression."""
     channels_last: bool
     """Whether channels-last memory trains faster on a CPU; measured at 64 and 224 px, batch 24, one thread."""
     patch_px: int | None = None
@@ -58,7 +58,7 @@ MODELS: dict[str, ModelSpec] = {
     ),
     "EfficientNet b0": ModelSpec(
         tag="efficientnet_b0.ra_in1k",
-        torchvision_stem="efficientnet_b0",
+        torchvision_stem="efficientnet_b0(?:_rwightman)?",
         channels_last=True,
         relative_cost=1.5,
     ),
@@ -138,7 +138,8 @@ def _initialise_vit(model: nn.Module) -> None:
 def weights_identity(name: str, *, weights: Path | None, pretrained: Pretrained) -> str:
     """Return the identity of a model's initial weights: a file's SHA-256, the hub's tag, or `from scratch`.
 
-    Does not contact the hub: whether `auto` finds weights there is known from the name `build_model` returns.
+    Does not contact the hub. It is what `build_model` starts from, which raises where it cannot: no training of the
+    hub's identity started from scratch.
     """
     from fulora.classify import weights as files
 
@@ -161,8 +162,8 @@ def build_model(
     """Return the model on the CPU, and the name of its initial weights.
 
     The name is `resnet18.tv_in1k (folder)`, `resnet18.tv_in1k (hub)` or `from scratch`; for a torchvision file it is
-    the file's name. `auto` looks in `weights`, then on the hub, else starts from scratch; `local` does not contact the
-    hub; `hub` raises InputError if the hub has none; `none` is from scratch. The head is new.
+    the file's name. `auto` looks in `weights`, then on the hub; `hub` on the hub alone; both raise InputError where
+    there are none. `local` looks in `weights`, else starts from scratch; `none` is from scratch. The head is new.
     """
     from fulora.classify import weights as files
 
@@ -182,7 +183,23 @@ def build_model(
     if state is not None:
         files.load_backbone(model, state, architecture=name, origin=f"hub:timm/{spec.tag}")
         return model, f"{spec.tag} (hub)"
-    if pretrained == "hub":
-        remedy = "Connect to a network, put the file into the directory given as weights, or choose pretrained='none'"
-        raise InputError(fault("pretrained", "hub", f"finds no weights {spec.tag} on the Hugging Face hub", remedy))
-    return model, "from scratch"
+    raise InputError(_absent(name, pretrained))
+
+
+def weights_faults(name: str, *, weights: Path | None, pretrained: Pretrained) -> list[str]:
+    """Return the faults of a model's initial weights, before any training: none, or that they are nowhere to be found.
+
+    Contacts the hub where they are neither in `weights` nor in the hub's cache.
+    """
+    from fulora.classify import weights as files
+
+    identity = weights_identity(name, weights=weights, pretrained=pretrained)
+    if not identity.startswith("hub:") or files.hub_has(MODELS[name].tag):
+        return []
+    return [_absent(name, pretrained)]
+
+
+def _absent(name: str, pretrained: Pretrained) -> str:
+    rule = f"finds no weights {MODELS[name].tag} of {name}: not in the directory given as weights, nor on the hub"
+    remedy = "Connect to a network, give --weights DIR with the file, or --grid.pretrained none to start from scratch"
+    return fault("pretrained", pretrained, rule, remedy)

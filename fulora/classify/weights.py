@@ -150,6 +150,20 @@ def _answers(endpoint: str) -> bool:
     return answers == [True]
 
 
+def hub_has(tag: str) -> bool:
+    """Return whether timm's weights of a tag are in the hub's cache, or on the hub, which then must answer."""
+    from huggingface_hub import file_exists, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repository, name = f"timm/{tag}", "model.safetensors"
+    if isinstance(try_to_load_from_cache(repository, name), str):
+        return True
+    try:
+        return _hub_answers() and file_exists(repository, name)
+    except (HfHubHTTPError, OSError):
+        return False
+
+
 def hub_state(tag: str) -> dict[str, Tensor] | None:
     """Return timm's weights of a tag from the hub's cache or the hub, or None if neither has them.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fulora.classify.classifier_config import ClassifierConfig
-from fulora.classify.models import MODELS, weights_identity
+from fulora.classify.models import MODELS, weights_faults, weights_identity
 from fulora.data.near_duplicates import RULE
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import (
@@ -22,6 +22,7 @@ from fulora.data.regimes import (
     select_training_set,
     split_validation,
 )
+from fulora.errors import raise_if_any
 from fulora.experiment import Experiment
 from fulora.seeds import derive_seed
 from sweeps.core.hashing import PLACE
@@ -95,6 +96,18 @@ def cells_of(experiment: Experiment) -> list[Cell]:
             if cell not in cells:
                 cells.append(cell)
     return cells
+
+
+def check_weights(cells: Sequence[Step]) -> None:
+    """Raise InputError where trainings ask for initial weights that are nowhere to be found, naming each model once."""
+    asked = {
+        (c.classifier.model, c.weights_folder, c.classifier.pretrained): None for c in (step.config for step in cells)
+    }
+    raise_if_any([
+        text
+        for model, folder, pretrained in asked
+        for text in weights_faults(model, weights=folder, pretrained=pretrained)
+    ])  # fmt: skip
 
 
 def cell_label(cell: Cell, experiment: Experiment) -> str:

@@ -11,7 +11,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from fulora.classify.classifier_config import ClassifierConfig
-from fulora.classify.models import MODELS, ModelSpec, build_model, new_model
+from fulora.classify.models import MODELS, ModelSpec, build_model, new_model, weights_faults, weights_identity
 from fulora.classify.training import predict, train_classifier
 from fulora.errors import InputError
 from fulora.experiment import Grid
@@ -74,11 +74,11 @@ def test_torchvision_file_gives_torchvision_features(name: str, tmp_path) -> Non
     """The mapping of names is right if timm's model then computes what torchvision's does."""
     torch.manual_seed(0)
     theirs = TORCHVISION[name](weights=None).eval()
-    spec = MODELS[name]
-    torch.save(theirs.state_dict(), tmp_path / f"{spec.torchvision_stem}-0123abcd.pth")
+    file = torchvision.models.get_model_weights(TORCHVISION[name]).IMAGENET1K_V1.url.rpartition("/")[2]
+    torch.save(theirs.state_dict(), tmp_path / file)
     resolution = 224 if name == "ViT b16" else 64
     ours, label = build_model(name, weights=tmp_path, resolution_px=resolution, seed=0)
-    assert label == f"{spec.torchvision_stem}-0123abcd.pth (folder)"
+    assert label == f"{file} (folder)"
     for part in ("classifier", "fc", "heads"):
         if hasattr(theirs, part):
             setattr(theirs, part, torch.nn.Identity())
@@ -153,8 +153,33 @@ def test_files_that_are_not_weights(tmp_path) -> None:
 
 def test_without_weights_it_says_from_scratch(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    assert build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0)[1] == "from scratch"
+    assert build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0, pretrained="local")[1] == "from scratch"
     assert build_model("ResNet18", resolution_px=64, seed=0, pretrained="none")[1] == "from scratch"
+
+
+@pytest.mark.parametrize("pretrained", ["auto", "hub"])
+def test_what_asks_for_weights_never_starts_without_them(tmp_path, monkeypatch, pretrained) -> None:
+    """Its identity names the hub's weights, so a training from scratch would count as done when the hub answers."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert weights_identity("ResNet18", weights=tmp_path, pretrained=pretrained) == "hub:resnet18.tv_in1k"
+    (found,) = weights_faults("ResNet18", weights=tmp_path, pretrained=pretrained)
+    assert "resnet18.tv_in1k" in found and "--grid.pretrained none" in found
+    with pytest.raises(InputError, match="finds no weights resnet18"):
+        build_model("ResNet18", weights=tmp_path, resolution_px=64, seed=0, pretrained=pretrained)
+    assert weights_faults("ResNet18", weights=tmp_path, pretrained="local") == []
+
+
+def test_weights_in_the_hubs_cache_are_found_without_a_network(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--timm--resnet18.tv_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    state = new_model("ResNet18", resolution_px=64, seed=5).state_dict()
+    save_file(state, folder / "snapshots" / ("0" * 40) / "model.safetensors")
+    assert weights_faults("ResNet18", weights=None, pretrained="auto") == []
+    model, label = build_model("ResNet18", resolution_px=64, seed=0)
+    assert label == "resnet18.tv_in1k (hub)" and torch.equal(model.conv1.weight, state["conv1.weight"])
 
 
 @pytest.mark.parametrize(("name", "resolution", "words"), [("ResNet19", 64, "'ViT b16'"), ("ViT b16", 70, "multiple")])

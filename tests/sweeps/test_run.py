@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from fulora.data.pixels import decode_square, pixel_hash
+from fulora.errors import InputError
 from fulora.experiment import Amounts
+from sweeps.core.paths import RunPaths
 from sweeps.core.store import DONE
 from sweeps.core.tables import read_rows, write_table
 from sweeps.images.rows import ROWS_FILE, drawn_rows
@@ -17,7 +19,7 @@ from sweeps.ranks.plan import lora_selection
 from sweeps.sources.catalog import read_catalog
 from sweeps.study import make_plan
 
-from .mini import go
+from .mini import attempts, go
 
 
 def test_a_run_leaves_the_files_of_the_contract(finished):
@@ -120,6 +122,16 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path, mini_experiment, 
     assert rows["ResNet18"]["accuracy"] is None and rows["MobileNet v2"]["accuracy"] is not None
     (row,) = [r for r in pq.read_table(copied.trials).to_pylist() if r["status"] == "FAILED"]
     assert row["label"] == "ES, ResNet18" and row["error_type"] == "InputError" and row["metric_train_loss"] is None
+
+
+def test_weights_that_are_nowhere_are_found_before_any_training(tmp_path, mini_experiment, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    asking = replace(mini_experiment, grid=replace(mini_experiment.grid, pretrained="auto"))
+    paths = RunPaths(tmp_path / "run")
+    with pytest.raises(InputError, match=r"(?s)finds no weights mobilenet.*finds no weights resnet18"):
+        go(asking, paths)
+    assert {a.stage for a in attempts(paths)} <= {"catalog", "phantoms"}
 
 
 def test_the_plan_written_holds_the_resolved_configuration(finished, mini_experiment):
