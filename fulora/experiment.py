@@ -18,6 +18,7 @@ from fulora.data.regimes import REGIMES, TABLE1_REGIMES, TABLE2_REGIMES, RegimeS
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.sampler import SamplingConfig
 from fulora.errors import fault
+from fulora.evaluate.embedding_config import EmbeddingConfig
 from fulora.evaluate.judge import JudgeConfig
 from fulora.planes import PLANES
 
@@ -75,9 +76,11 @@ class Grid(ClassifierConfig):
     """Trainings per cell (model and regime), each with its own seed."""
     num_validation: int = 0
     """Training images held out for validation, at most a fifth. Source: paper section 3 (200)."""
-    validation: Literal["images", "patients"] = "images"
-    """How validation images are split off: images at random (source: paper section 3), or whole patients, so that no
-    patient is in both sets; synthetic images, which have no patient, are then never validation images."""
+    validation: Literal["images", "inside", "patients", "beside"] = "images"
+    """How validation images are chosen: `images`, split off at random (source: paper section 3); `inside`, the same,
+    but they stay in the training set (the released code); `patients`, whole patients are split off, so that no patient
+    is in both sets and no synthetic image is for validation; `beside`, Spanish images of patients in no training set,
+    LoRA's included: one set for every regime, and training sets keep the sizes asked for."""
     weights: Annotated[Path | None, tyro.conf.arg(aliases=["--weights"])] = None
     """Directory of ImageNet weight files, tried before the hub. With neither a run is refused before any work, unless
     --grid.pretrained is none or local."""
@@ -180,29 +183,6 @@ class Amounts:
             found.append(fault("amounts.model", self.model, f"is not one of {', '.join(MODELS)}", "Use one of these."))
         if self.regime not in ("HB", "HB+DA"):
             found.append(fault("amounts.regime", self.regime, "has no synthetic images", "Choose HB or HB+DA."))
-        return found
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddingConfig:
-    """t-SNE of real and synthetic images. Source: paper section 2, Fig. 3."""
-
-    images_per_source: int = 35
-    """Images per source and plane; where a source has fewer, all of them are used and the figure says so."""
-    feature_weights: Path | None = None
-    """Directory with Inception v3's ImageNet weights; else the hub's; else the judge's features, named as such."""
-
-    def validate(self) -> list[str]:
-        """Return every fault of this configuration, empty when there is none."""
-        found = []
-        if self.images_per_source < 2:
-            found.append(
-                fault("embedding.images_per_source", self.images_per_source, "must be at least 2", "Paper: 35.")
-            )
-        if self.feature_weights is not None and not self.feature_weights.is_dir():
-            found.append(
-                fault("embedding.feature_weights", str(self.feature_weights), "is not a directory", "See --help.")
-            )
         return found
 
 

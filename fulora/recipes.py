@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fulora.classify.augment import AugmentConfig
-from fulora.data.regimes import RegimeSizes
+from fulora.data.regimes import TABLE2_REGIMES, RegimeSizes
 from fulora.diffusion.sampler import SamplingConfig
 from fulora.evaluate.judge import JudgeConfig
 from fulora.experiment import Amounts, Experiment, Grid, LoraSweep
@@ -80,7 +80,10 @@ def paper() -> Experiment:
             num_validation=200,  # section 3: "a subset of 200 images is randomly selected for validation"
             momentum=0.9,  # not stated in the paper; the released code's value
             resolution_px=512,
+            precision="fp32",  # section 3 names half precision for LoRA alone
             augmentation=AugmentConfig(),  # section 3: +-25 degrees, 0.5, 0.1
+            # Table 2 prints HB with 6148 Spanish images, Table 1 and the text with 1150: both are trained.
+            table2_regimes=(*TABLE2_REGIMES, "HB full"),
         ),
         judge=JudgeConfig(resolution_px=224),
         data_required=True,
@@ -114,8 +117,12 @@ def repo() -> Experiment:
         grid=replace(
             base.grid,
             resolution_px=224,
+            pixels="unit",  # ToTensor alone: [0, 1]
+            validation="inside",  # drawn from the training images, which keep them; the last epoch is used
             augmentation=AugmentConfig(rotation_degrees=15.0, vertical_flip=0.0, least_crop=0.08),
+            table2_regimes=("AF", "ES", "ES+AF", "HB full+DA"),  # the saved run: 6148 + 5000, augmented
         ),
+        embedding=replace(base.embedding, output="logits"),
     )
 
 
@@ -142,9 +149,12 @@ def fixed() -> Experiment:
         grid=replace(
             base.grid,
             num_seeds=3,
-            validation="patients",
+            validation="beside",  # one set for all regimes, of patients in none of them and not LoRA's
             keep="best",  # the epoch is selected on validation patients, never on the test set
+            precision="auto",
+            table2_regimes=TABLE2_REGIMES,
         ),
+        embedding=replace(base.embedding, held_out=True),
         amounts=Amounts(numbers=(0, 500, 1000, 2500, 5000), shares=(0.0, 0.25, 0.5, 0.75, 1.0), total=1150),
     )
 

@@ -1,6 +1,6 @@
 """Traditional data augmentation (DA): rotation, flips and crops of a whole batch on its device.
 
-In: a float batch in [-1, 1]. Out: the batch rotated, flipped and cropped at random, black outside.
+In: a float batch. Out: the batch rotated, flipped and cropped at random, black outside.
 Source: paper section 3, "Traditional Data Augmentation".
 """
 
@@ -45,8 +45,8 @@ class AugmentConfig:
         return found
 
 
-def augment_batch(batch: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Return the batch [N, 3, R, R] with each image augmented independently; pixels outside the image are black (-1).
+def augment_batch(batch: Tensor, config: AugmentConfig, generator: Generator, black: Tensor | float = -1.0) -> Tensor:
+    """Return the batch [N, 3, R, R] with each image augmented independently; pixels outside the image are `black`.
 
     All random numbers come from `generator`, a CPU generator, so they are the same on every device.
     """
@@ -68,8 +68,9 @@ def augment_batch(batch: Tensor, config: AugmentConfig, generator: Generator) ->
         matrix = matrix @ _crops(len(batch), config.least_crop, batch.shape[-1], generator)
     matrix = matrix.to(device=batch.device, dtype=batch.dtype, non_blocking=True)
     grid = functional.affine_grid(matrix, list(batch.shape), align_corners=False)
-    # grid_sample pads with 0; shifting by 1 makes that black.
-    return functional.grid_sample(batch + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1
+    # grid_sample pads with 0; shifting makes that black.
+    shifted = functional.grid_sample(batch - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return shifted + black
 
 
 def _crops(count: int, least: float, side: int, generator: Generator) -> Tensor:

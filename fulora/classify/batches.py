@@ -1,4 +1,4 @@
-"""Load batches for a classifier: split, move to its device, scale to [-1, 1].
+"""Load batches for a classifier: split, move to its device, scale to the range it takes (the paper's: [-1, 1]).
 
 In: uint8 images [N, R, R, 3], an array or rows of mapped stores. Out: float batches [B, 3, R, R] on the device.
 """
@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from fulora.classify.input_range import scaled
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +58,7 @@ def load_batches(
 
 
 def to_input(images: np.ndarray, model: nn.Module, place: torch.device) -> torch.Tensor:
-    """Return uint8 images [N, R, R, 3] as the float batch [N, 3, R, R] in [-1, 1], in the model's memory layout."""
+    """Return uint8 images [N, R, R, 3] as the float batch [N, 3, R, R], in the model's range and memory layout."""
     import torch
 
     # Copy a read-only array (memory-mapped, or from a Ray batch): torch requires writable memory.
@@ -70,4 +72,4 @@ def _as_input(images: torch.Tensor, model: nn.Module, place: torch.device) -> to
     first = next((weight for weight in model.parameters() if weight.ndim == 4 and weight.shape[1] > 1), None)
     last = first is not None and first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
     batch = batch.to(torch.float32, memory_format=torch.channels_last if last else torch.contiguous_format)
-    return batch.mul_(2 / 255).sub_(1)
+    return scaled(batch, model)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from fulora.classify.augment import AugmentConfig
+from fulora.classify.input_range import InputRange
 from fulora.classify.models import Pretrained, model_faults, resolution_faults
 from fulora.errors import fault
 
@@ -43,6 +44,9 @@ class ClassifierConfig:
     pretrained: Pretrained = "auto"
     """Source of the initial weights. `auto`: directory, then hub; `hub`: hub only; both refuse to run without them.
     `local`: directory, then random; `none`: random."""
+    pixels: InputRange = "signed"
+    """Range of the pixels: `signed`, [-1, 1] (source: paper); `unit`, [0, 1] (the released code); `pretrained`, as the
+    initial weights were trained."""
     refit_batchnorm: bool = False
     """Whether to recompute BatchNorm's running statistics on the training set after the last epoch (one forward pass).
     With few steps they lag behind the weights: at 100 steps or fewer, this costs tens of points of accuracy.
@@ -68,6 +72,8 @@ class ClassifierConfig:
         for name, choices in (("optimizer", ("sgd", "adamw")), ("pretrained", ("auto", "local", "hub", "none"))):
             if getattr(self, name) not in choices:
                 found.append(fault(name, getattr(self, name), "is unknown", f"Choose one of {', '.join(choices)}"))
+        if self.pixels not in ("signed", "unit", "pretrained"):
+            found.append(fault("pixels", self.pixels, "is unknown", "Choose signed, unit or pretrained"))
         if self.keep not in ("last", "best"):
             found.append(fault("keep", self.keep, "is unknown", "Choose last or best"))
         if self.keep == "best" and self.refit_batchnorm:

@@ -20,6 +20,7 @@ from fulora.classify.batches import load_batches, split_batches
 from fulora.classify.checkpoints import CheckpointManager, TrainingState, identity_of
 from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.inference import predict, refit_batchnorm, takes_half
+from fulora.classify.input_range import black, set_input_range
 from fulora.classify.models import MODELS, build_model
 from fulora.device import (
     freed_memory_kept,
@@ -98,6 +99,7 @@ def train_classifier(
         seed=derive_seed(seed, "classifier", "init"),
         pretrained=config.pretrained,
     )
+    set_input_range(model, config.pixels, MODELS[config.model].tag)
     model = model.to(place)
     if place.type == "cuda" or MODELS[config.model].channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -186,7 +188,7 @@ def _train_epoch(
     targets = torch.from_numpy(labels[order]).to(place).split(sizes)
     for batch, target in zip(load_batches(pixels, batches, model, place), targets, strict=True):
         if config.augment:
-            batch = augment_batch(batch, config.augmentation, state.draws)
+            batch = augment_batch(batch, config.augmentation, state.draws, black(model))
         with torch.autocast(place.type, torch.bfloat16, enabled=half):
             logits = model(batch)
         loss = functional.cross_entropy(logits.float(), target)

@@ -22,7 +22,8 @@ class Regime:
     """The images of a regime, and whether they are augmented."""
 
     name: str
-    """The paper's name: ES, ES+DA, HB, HB+DA, AF, ES+AF."""
+    """The paper's name: ES, ES+DA, HB, HB+DA, AF, ES+AF. `HB full` is Table 2's HB as it is printed, with all Spanish
+    images: the paper contradicts itself, as Table 1 and the text give HB 1150."""
     spanish: Literal["all", "balanced", "none"]
     """`all`: `num_spanish` images; `balanced`: `num_spanish_hybrid` images, the same number of each plane."""
     african: bool
@@ -42,12 +43,17 @@ REGIMES: dict[str, Regime] = {
         Regime(name="HB+DA", spanish="balanced", african=False, synthetic=True, augment=True),
         Regime(name="AF", spanish="none", african=True, synthetic=False, augment=False),
         Regime(name="ES+AF", spanish="all", african=True, synthetic=False, augment=False),
+        Regime(name="HB full", spanish="all", african=False, synthetic=True, augment=False),
+        Regime(name="HB full+DA", spanish="all", african=False, synthetic=True, augment=True),
     )
 }
 """All regimes by name."""
 
 TABLE1_REGIMES = ("ES", "ES+DA", "HB", "HB+DA")
 """Regimes of Table 1, in its order."""
+
+HYBRIDS = {"HB full": "HB", "HB full+DA": "HB"}
+"""Regimes by their name in Table 2, whose HB row is printed with 6148 + 5000 images; the released run was augmented."""
 
 TABLE2_REGIMES = ("AF", "ES", "ES+AF", "HB")
 """Regimes of Table 2, in its order."""
@@ -183,16 +189,17 @@ def select_heldout_images(
 
 
 def split_validation(
-    records: Sequence[ImageRecord], num: int, *, by: Literal["images", "patients"], seed: int
+    records: Sequence[ImageRecord], num: int, *, by: Literal["images", "inside", "patients"], seed: int
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Return (training, validation) images of a regime, in their order; at most a fifth is for validation.
 
-    By images, `num` images are sampled, real or synthetic. By patients, patients are sampled until `num` images are
+    By images, `num` images are sampled, real or synthetic; `inside`: the same, and they stay training images, as in the
+    released code. By patients, patients are sampled until `num` images are
     reached or the next patient would exceed a fifth of the real images: the two sets share no patient, and no synthetic
     image is for validation.
     """
     rng = numpy_rng(seed, "validation")
-    if by == "images":
+    if by in ("images", "inside"):
         order = rng.permutation(len(records))
         held = {records[place].image_id for place in order[: min(num, len(records) // 5)]}
     else:
@@ -206,7 +213,8 @@ def split_validation(
             images = of_patient[patients[place]]
             if len(held) < num and len(held) + len(images) <= most:
                 held |= set(images)
-    return [r for r in records if r.image_id not in held], [r for r in records if r.image_id in held]
+    chosen = [r for r in records if r.image_id in held]
+    return list(records) if by == "inside" else [r for r in records if r.image_id not in held], chosen
 
 
 def select_disjoint_validation(

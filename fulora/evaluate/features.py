@@ -3,14 +3,14 @@
 In: images uint8 [N, H, W, 3]. Out: features float32 [N, D], and the extractor's name, which is reported with them.
 Source: paper section 3 (InceptionNet trained on ImageNet; the released code took its 1000 logits at 224 px). Here: the
 2048 features before the head, at Inception's own 299 px. Where no Inception weights are available, the
-penultimate features of the run's judge are used, and named as such.
+penultimate features of the run's judge are used, and named as such. The released code's logits are there too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ INCEPTION_TAG = "inception_v3.tv_in1k"
 """timm's name of torchvision's Inception v3 weights."""
 INCEPTION_PX = 299
 """Inception's input size."""
+LOGITS_PX = 224
+"""Input size of the released code's logits."""
+Output = Literal["features", "logits"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +43,8 @@ class ModelFeatures:
     """Device."""
     batch_size: int = 64
     """Batch size."""
+    output: Output = "features"
+    """Pooled features before the head, or the head's logits."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [N, D] of uint8 images [N, H, W, 3]."""
@@ -56,7 +61,7 @@ class ModelFeatures:
         with torch.inference_mode():
             for batch in load_batches(images, batches, model, place):
                 features = model.forward_features(self._prepared(batch))  # type: ignore[operator]
-                rows.append(model.forward_head(features, pre_logits=True).float())  # type: ignore[operator]
+                rows.append(model.forward_head(features, pre_logits=self.output == "features").float())  # type: ignore[operator]
             return torch.cat(rows).cpu().numpy()  # one device synchronisation
 
     def _prepared(self, batch: Tensor) -> Tensor:
@@ -73,8 +78,12 @@ def features_from_classifier(model: nn.Module, name: str, *, device: str = "cpu"
     return ModelFeatures(model=model, name=name, device=device)
 
 
-def inception_features(weights: Path | None = None, *, device: str = "cpu") -> ModelFeatures | None:
-    """Return Inception v3's extractor (2048 features), or None where neither the folder nor the hub has its weights.
+def inception_features(
+    weights: Path | None = None, *, device: str = "cpu", output: Output = "features"
+) -> ModelFeatures | None:
+    """Return Inception v3's extractor, or None where neither the folder nor the hub has its weights.
+
+    2048 features of 299 px, or 1000 logits of 224 px.
 
     In the folder: `inception_v3.tv_in1k.safetensors` or torchvision's `inception_v3_google-0cc3c7bd.pth`. Raises
     InputError for a file that is not Inception v3.
@@ -91,15 +100,22 @@ def inception_features(weights: Path | None = None, *, device: str = "cpu") -> M
     state = {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}
     model = timm.create_model(INCEPTION_TAG.split(".")[0], pretrained=False, aux_logits=False)
     files.load_backbone(model, state, architecture="Inception v3", origin=str(file or f"hub:timm/{INCEPTION_TAG}"))
+    if output == "logits":
+        head = {f"fc.{name}": state[f"fc.{name}"] for name in ("weight", "bias")}
+        model.load_state_dict(head, strict=False)
     origin = "folder" if file is not None else "hub"
+    words = "2048 features" if output == "features" else f"1000 logits at {LOGITS_PX} px"
     return ModelFeatures(
         model=model,
-        name=f"Inception v3, 2048 features ({INCEPTION_TAG}, {origin})",
-        resolution_px=INCEPTION_PX,
+        name=f"Inception v3, {words} ({INCEPTION_TAG}, {origin})",
+        resolution_px=INCEPTION_PX if output == "features" else LOGITS_PX,
         device=device,
+        output=output,
     )
 
 
-def choose_features(weights: Path | None, fallback: ModelFeatures, *, device: str = "cpu") -> ModelFeatures:
+def choose_features(
+    weights: Path | None, fallback: ModelFeatures, *, device: str = "cpu", output: Output = "features"
+) -> ModelFeatures:
     """Return Inception's extractor if its weights are available, else the fallback (a classifier of the run)."""
-    return inception_features(weights, device=device) or fallback
+    return inception_features(weights, device=device, output=output) or fallback

@@ -22,13 +22,14 @@ from fulora.data.regimes import (
     select_training_set,
     split_validation,
 )
-from fulora.errors import raise_if_any
+from fulora.errors import InputError, fault, raise_if_any
 from fulora.experiment import Experiment
 from fulora.seeds import derive_seed
 from sweeps.core.hashing import PLACE
 from sweeps.core.selections import Selection
 from sweeps.core.step import Kind, Step
 from sweeps.images.sets import SyntheticSet, planned_records
+from sweeps.ranks.plan import lora_selection
 
 GRID = Kind(
     name="grid", stage="grid", work="sweeps.grid.classifier:train_cell", runs_on="gpu", is_trial=True,
@@ -91,7 +92,7 @@ def cells_of(experiment: Experiment) -> list[Cell]:
             cell = Cell(amounts.regime, experiment.grid.config(amounts.regime, amounts.model), index, sizes)
             # A cell of the tables in the very numbers asked for is trained once; not where validation images are set
             # aside, for there they are taken out of the training set.
-            same = sizes == experiment.sizes and not experiment.grid.num_validation
+            same = sizes == experiment.sizes and not splits_validation(experiment)
             cell = replace(cell, sizes=None) if same else cell
             if cell not in cells:
                 cells.append(cell)
@@ -126,10 +127,24 @@ def scaling_sizes(experiment: Experiment) -> list[RegimeSizes]:
     ]
 
 
+def splits_validation(experiment: Experiment) -> bool:
+    """Return whether validation images are taken out of each cell's training set."""
+    return bool(experiment.grid.num_validation) and experiment.grid.validation != "beside"
+
+
 def disjoint_validation(experiment: Experiment, records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """Return the validation images of every training that asks how many synthetic images help: of patients in none of
-    its sets, so that the sets have the sizes asked for and all are validated alike. None where all patients are taken.
+    """Return the validation images of patients in no training set, the same for all trainings; may be empty.
+
+    Of every training where the grid asks for validation beside its sets: of patients LoRA is not trained on, who are
+    left out of all sets. Else of those that ask how many synthetic images help: of patients in none of its sets.
     """
+    if experiment.grid.num_validation and not splits_validation(experiment):
+        learned = lora_selection(experiment, records).roles["train"]
+        found = select_disjoint_validation(records, learned, experiment.grid.num_validation, seed=experiment.seed)
+        if not found:
+            rule = "finds no Spanish patient that LoRA is not trained on"
+            raise InputError(fault("grid.validation", "beside", rule, "Give more images, or --grid.num-validation 0."))
+        return found
     sizes = scaling_sizes(experiment)
     if not experiment.grid.num_validation or not sizes:
         return []
@@ -161,6 +176,9 @@ class GridPlan:
         self.planned = planned_records(synthetic)
         self.test = Selection(label="test images", roles={"test": select_test_images(records)})
         self.beside = disjoint_validation(experiment, self.real)
+        if not splits_validation(experiment):
+            held = {r.patient_id for r in self.beside}
+            self.real = [r for r in self.real if r.patient_id not in held]
         self.selections: dict[str, Selection] = {self.test.step.key: self.test}
         self._chosen: dict[tuple[str, RegimeSizes | None, int], Selection] = {}
 
@@ -186,16 +204,16 @@ class GridPlan:
     def _selection(self, cell: Cell) -> Selection:
         """Return the training and validation images of a cell."""
         seed = self._seed(cell)
-        own_validation = bool(self.experiment.grid.num_validation) and not (cell.sizes is not None and self.beside)
+        own_validation = splits_validation(self.experiment) and not (cell.sizes is not None and self.beside)
         which = (cell.regime, cell.sizes, seed if own_validation else 0)
         if which not in self._chosen:
             planned = self.planned if REGIMES[cell.regime].synthetic else []
             sizes = cell.sizes or self.experiment.sizes
             chosen = select_training_set(cell.regime, [*self.real, *planned], sizes, seed=self.experiment.seed)
-            training, validation, notes = list(chosen.records), self.beside if cell.sizes else [], list(chosen.notes)
+            training, validation, notes = list(chosen.records), self.beside, list(chosen.notes)
             if own_validation:
                 grid = self.experiment.grid
-                training, validation = split_validation(training, grid.num_validation, by=grid.validation, seed=seed)
+                training, validation = split_validation(training, grid.num_validation, by=grid.validation, seed=seed)  # type: ignore[arg-type]
                 notes += self._overlap(cell.regime, training, validation)
             label = f"images of {cell.regime}"
             if cell.sizes is not None:

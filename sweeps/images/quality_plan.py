@@ -17,7 +17,7 @@ from fulora.planes import PLANES
 from sweeps.core.selections import Selection
 from sweeps.core.step import Kind, Step
 from sweeps.images.sets import SyntheticSet
-from sweeps.ranks.plan import lora_selection
+from sweeps.ranks.plan import judge_selection, lora_selection
 
 FEATURES = Kind(name="features", stage="sample", work="sweeps.images.features:take_features", runs_on="gpu")
 QUALITY = Kind(name="quality", stage="sample", work="sweeps.images.quality:measure_quality")
@@ -74,9 +74,11 @@ def real_selections(
     experiment: Experiment, records: Sequence[ImageRecord], sets: Sequence[SyntheticSet]
 ) -> tuple[Selection, Selection]:
     """Return (LoRA's images, images of other patients): of each plane as many, at most twice the images of the largest
-    set, so that two halves of them make a baseline."""
-    learned = lora_selection(experiment, records)
-    seen = learned.roles["train"]
+    set, so that two halves of them make a baseline. None of the judge's patients, unless it had to take LoRA's."""
+    learned, judged = lora_selection(experiment, records), judge_selection(experiment, records)
+    seen = list(learned.roles["train"])
+    if judged is not None and not judged.notes:
+        seen += [r for images in judged.roles.values() for r in images]
     most = max(which.config.images_per_plane * len(which.config.samplers) for which in sets)
     others = select_heldout_images(records, seen, per_plane=10**9, seed=experiment.seed)
     counts = [sum(r.plane == plane.name for r in others) for plane in PLANES]

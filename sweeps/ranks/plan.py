@@ -99,16 +99,23 @@ def judge_step(experiment: Experiment, selection: Selection | None) -> Step:
 def judge_selection(experiment: Experiment, records: Sequence[ImageRecord]) -> Selection | None:
     """Return the training and held-out images of the judge; None if it is trained on new phantoms.
 
-    Spanish training images that LoRA is not trained on, unless those are few; a fifth of their patients is held out.
+    Spanish training images of at most half of the patients that LoRA is not trained on, so that the others are left for
+    FID and KID, which the judge's features would favour on its own images; all Spanish ones where those are few. A
+    fifth of the judge's patients is held out.
     """
     if experiment.spanish is None:
         return None
-    learned = {r.image_id for r in lora_selection(experiment, records).roles["train"]}
-    spanish = [r for r in records if r.source == "spanish" and r.split == "train"]
-    unseen = [r for r in spanish if r.image_id not in learned]
-    chosen = sorted(unseen if len(unseen) >= 10 * len(PLANES) else spanish, key=lambda r: r.image_id)
+    lora = lora_selection(experiment, records).roles["train"]
+    learned, seen = {r.image_id for r in lora}, {r.patient_id for r in lora}
+    spanish = sorted((r for r in records if (r.source, r.split) == ("spanish", "train")), key=lambda r: r.image_id)
     seed = derive_seed(experiment.seed, "judge")
-    order = numpy_rng(seed, "judge", "images").permutation(len(chosen))[: experiment.judge.num_images]
+    rng = numpy_rng(seed, "judge", "images")
+    others = rng.permutation(sorted({r.patient_id for r in spanish} - seen))
+    mine = set(others[: len(others) // 2].tolist())
+    chosen = [r for r in spanish if r.patient_id in mine]
+    if len(chosen) < 10 * len(PLANES):
+        chosen = spanish
+    order = rng.permutation(len(chosen))[: experiment.judge.num_images]
     chosen = [chosen[i] for i in sorted(order)]
     patients = np.array([r.patient_id for r in chosen])
     unique = numpy_rng(seed, "judge", "patients").permutation(np.unique(patients))

@@ -18,6 +18,8 @@ REGIMES = {
     "HB+DA": "#7a3b9c",
     "AF": "#2c7d46",
     "ES+AF": "#b03a5b",
+    "HB full": "#0b5c70",
+    "HB full+DA": "#8a3324",
 }
 """Colours of the paper's regimes."""
 OTHER_REGIMES = ("#00808a", "#c2501a", "#6b7a12", "#5257d6", "#6b3f2a", "#c0339f", "#2b2f36")

@@ -66,5 +66,6 @@ def _is_of(trial: CellTrial, config: ScalingConfig, real: int, synthetic: int) -
         return False
     if trial.in_tables:
         same = (real, synthetic) == (config.sizes.num_spanish_hybrid, config.sizes.num_synthetic)
-        return same and not trial.num_validation  # else validation images were taken out of it
+        # else validation images were taken out of it
+        return same and (not trial.num_validation or trial.validation == "beside")
     return (trial.num_spanish_hybrid, trial.num_synthetic) == (real, synthetic)

@@ -31,9 +31,10 @@ def write_embedding(step: Step, place: Place, report: Report) -> dict[str, Any]:
     config: EmbeddingConfig = step.config
     judge, device = load_judge(place.of("judge")), resolve_device("auto")
     own = features_from_classifier(judge.model, judge.name, device=device)
-    extractor = choose_features(config.feature_weights, own, device=device)
+    extractor = choose_features(config.feature_weights, own, device=device, output=config.output)
     chosen = _in_order(step, place)
-    features = extractor(decode_square([r.path for r in chosen], resolution_px=config.resolution_px, workers=2))
+    side = extractor.resolution_px or config.resolution_px
+    features = extractor(decode_square([r.path for r in chosen], resolution_px=side, workers=2))
     sources = {}
     for source in ("spanish", "synthetic", "african"):
         mine = [i for i, r in enumerate(chosen) if r.source == source]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import RegimeSizes
@@ -17,6 +18,7 @@ from fulora.seeds import numpy_rng
 from sweeps.core.selections import Selection
 from sweeps.core.step import Kind, Step
 from sweeps.images.sets import SyntheticSet
+from sweeps.ranks.plan import lora_selection
 
 SCORES = Kind(name="scores", stage="grid", work="sweeps.scores.tables:write_scores")
 SCALING = Kind(name="data_scaling", stage="grid", work="sweeps.scores.data_scaling:write_data_scaling")
@@ -51,6 +53,8 @@ class EmbeddingConfig:
     images_per_source: int
     feature_weights: Path | None
     resolution_px: int
+    """The judge's, if its features are taken; Inception reads the images in its own size."""
+    output: Literal["features", "logits"]
     seed: int
     synthetic: tuple[str, ...]
     """Ids of the synthetic images."""
@@ -81,6 +85,7 @@ def embedding_step(
     """Return the step that embeds real and synthetic images, and the selection of the real ones."""
     config = experiment.embedding
     real, synthetic = list[ImageRecord](), list[str]()
+    learned = {r.patient_id for r in lora_selection(experiment, records).roles["train"]} if config.held_out else set()
     planned = [(row.plane, f"synthetic/{row.image_id}") for row in chosen.rows()]
     for plane in TESTED_PLANES:
         for source in ("spanish", "synthetic", "african"):
@@ -90,13 +95,16 @@ def embedding_step(
                 synthetic += [ids[i] for i in rng.permutation(len(ids))[: config.images_per_source]]
                 continue
             pool = sorted((r for r in records if (r.plane, r.source) == (plane.name, source)), key=lambda r: r.image_id)
-            if source == "african":  # the paper's figure shows test images; fall back to all where there are few
-                pool = [r for r in pool if r.split == "test"] or pool
+            if source == "african":  # the paper's figure shows test images; fall back to all where there are none
+                pool = [r for r in pool if r.split == ("train" if config.held_out else "test")] or pool
+            elif config.held_out:
+                pool = [r for r in pool if r.patient_id not in learned]
             real += [pool[i] for i in rng.permutation(len(pool))[: config.images_per_source]]
     selection = Selection(label="real images of the embedding", roles={"embedded": real})
     settings = EmbeddingConfig(
         images_per_source=config.images_per_source, feature_weights=config.feature_weights,
-        resolution_px=experiment.judge.resolution_px, seed=experiment.seed, synthetic=tuple(synthetic),
+        resolution_px=experiment.judge.resolution_px, output=config.output, seed=experiment.seed,
+        synthetic=tuple(synthetic),
     )  # fmt: skip
     shards = tuple({chosen.step_of[i].key: chosen.step_of[i] for i in synthetic}.values())
     needs = {"images": (selection.step,), "shards": shards, "judge": (judge,)}

@@ -72,6 +72,12 @@ def test_inception_from_a_torchvision_file(tmp_path, monkeypatch: pytest.MonkeyP
     torch.save(theirs.state_dict(), file)
     ours = inception_features(tmp_path)
     assert ours is not None and "Inception v3" in ours.name and "folder" in ours.name
+    logits = inception_features(tmp_path, output="logits")
+    assert logits is not None and "1000 logits at 224 px" in logits.name
+    small = np.random.default_rng(1).integers(0, 255, (1, 224, 224, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = theirs(torch.from_numpy(small).permute(0, 3, 1, 2) / 127.5 - 1)
+    np.testing.assert_allclose(logits(small), expected.numpy(), rtol=1e-3, atol=1e-4)
     theirs.fc = torch.nn.Identity()
     images = np.random.default_rng(0).integers(0, 255, (1, 299, 299, 3), dtype=np.uint8)
     with torch.inference_mode():

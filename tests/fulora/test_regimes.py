@@ -10,6 +10,7 @@ import pytest
 
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import (
+    HYBRIDS,
     REGIMES,
     TABLE1_REGIMES,
     TABLE2_REGIMES,
@@ -65,6 +66,8 @@ CATALOG = [
         ("HB+DA", 50, 0, 100),
         ("AF", 0, 50, 0),
         ("ES+AF", 200, 50, 0),
+        ("HB full", 200, 0, 100),
+        ("HB full+DA", 200, 0, 100),
     ],
 )
 def test_every_regime(regime: str, num_es: int, num_af: int, num_synthetic: int) -> None:
@@ -79,8 +82,8 @@ def test_every_regime(regime: str, num_es: int, num_af: int, num_synthetic: int)
 
 
 def test_the_tables_regimes_are_all_there_is() -> None:
-    assert set(TABLE1_REGIMES) | set(TABLE2_REGIMES) == set(REGIMES)
-    assert [name for name, regime in REGIMES.items() if regime.augment] == ["ES+DA", "HB+DA"]
+    assert set(TABLE1_REGIMES) | set(TABLE2_REGIMES) | set(HYBRIDS) == set(REGIMES)
+    assert [name for name, regime in REGIMES.items() if regime.augment] == ["ES+DA", "HB+DA", "HB full+DA"]
 
 
 def test_hybrid_is_balanced() -> None:
@@ -199,6 +202,8 @@ def test_validation_by_images_and_by_patients() -> None:
     most = split_validation(chosen, 10_000, by="patients", seed=0)[1]
     assert 0 < len(most) <= sum(bool(r.patient_id) for r in chosen) // 5
     assert split_validation(chosen, 0, by="patients", seed=0) == (list(chosen), [])
+    apart, inside = (split_validation(chosen, 20, by=by, seed=0) for by in ("images", "inside"))
+    assert inside[1] == apart[1] and inside[0] == list(chosen), "the released code trains on them too"
 
 
 def test_another_regime_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from fulora.classify.augment import AugmentConfig, augment_batch
 from fulora.classify.batches import split_batches, to_input
 from fulora.classify.classifier_config import ClassifierConfig
+from fulora.classify.input_range import black, set_input_range
 from fulora.classify.models import MODELS, new_model
 from fulora.classify.training import predict, train_classifier
 from fulora.errors import InputError
@@ -83,6 +84,32 @@ def test_pixels_come_in_minus_one_to_one() -> None:
     batch = to_input(images, torch.nn.Linear(1, 1), torch.device("cpu"))
     assert batch.shape == (1, 3, 64, 64)
     assert batch[0, :, 0, 1].tolist() == pytest.approx([1.0, -0.6, -1.0]) and batch[0, 0, 5, 5] == -1
+
+
+def test_a_model_takes_the_range_it_is_given_and_black_stays_black() -> None:
+    images = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    images[0, 0, 1] = (255, 51, 0)
+    unit, pretrained = (torch.nn.Linear(1, 1) for _ in range(2))
+    set_input_range(unit, "unit", MODELS["ResNet18"].tag)
+    set_input_range(pretrained, "pretrained", MODELS["ResNet18"].tag)
+    assert set(unit.state_dict()) == {"weight", "bias"}, "a range is no weight"
+    assert to_input(images, unit, torch.device("cpu"))[0, :, 0, 1].tolist() == pytest.approx([1.0, 0.2, 0.0])
+    batch = to_input(images, pretrained, torch.device("cpu"))
+    assert batch[0, :, 0, 1].tolist() == pytest.approx([(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, -0.406 / 0.225])
+    turned = augment_batch(
+        batch, AugmentConfig(rotation_degrees=45), torch.Generator().manual_seed(1), black(pretrained)
+    )
+    torch.testing.assert_close(turned[0, :, -1, 0], batch[0, :, -1, -1])
+
+
+def test_the_released_codes_range_changes_what_is_trained() -> None:
+    pixels, labels = shapes(20, 0)
+    signed, unit = (
+        train_classifier(pixels=pixels, labels=labels, config=config(epochs=1, pixels=p), seed=0, device="cpu")
+        for p in ("signed", "unit")
+    )
+    assert signed.history[0]["loss"] != unit.history[0]["loss"]
+    assert predict(unit.model, pixels, device="cpu").sum(1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("num", "sizes"), [(2, [2]), (24, [24]), (25, [25]), (26, [24, 2]), (49, [24, 25])])

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import REGIMES, RegimeSizes, select_test_images, select_training_set
+from fulora.errors import InputError
 from fulora.experiment import Amounts, Experiment
 from fulora.planes import PLANES
 from fulora.recipes import demo
@@ -16,6 +19,7 @@ from sweeps.core.selections import read_selection
 from sweeps.core.step import Step
 from sweeps.grid.plan import disjoint_validation, scaling_sizes
 from sweeps.images.sets import planned_records
+from sweeps.ranks.plan import lora_selection
 from sweeps.study import Plan, make_plan
 
 from ..studies import made_up
@@ -143,6 +147,24 @@ def test_validation_images_are_set_aside_beside_every_training_set() -> None:
     assert len(validated) == 1, "every one is validated alike"
     few = [r for r in RECORDS if r.source != "spanish" or int(r.image_id.rsplit("-", 1)[1]) < 8]
     assert disjoint_validation(experiment, few) == [], "all patients are trained on"
+
+
+def test_one_validation_set_beside_every_training_set_and_loras_patients() -> None:
+    grid = replace(demo().grid, num_validation=15, validation="beside", keep="best", models=("ResNet18",))
+    experiment = replace(demo(), grid=grid, lora=replace(demo().lora, images_per_plane=5))
+    plan = make_plan(experiment, RECORDS)
+    learned = {r.patient_id for r in lora_selection(experiment, RECORDS).roles["train"]}
+    validated = {tuple(r.patient_id for r in roles_of(cell, plan)["validation"]) for cell in plan.cells}
+    assert len(validated) == 1 and len(held := set(*validated)) == 15 and not held & learned
+    for cell in plan.cells:
+        training = roles_of(cell, plan)["train"]
+        assert not held & {r.patient_id for r in training}
+        if REGIMES[cell.config.regime].synthetic:
+            sizes = sizes_of(cell, experiment)
+            assert len(training) == sizes.num_spanish_hybrid + sizes.num_synthetic, "none is given up for validation"
+    every = replace(experiment, lora=replace(experiment.lora, images_per_plane=30))
+    with pytest.raises(InputError, match="no Spanish patient that LoRA is not trained on"):
+        make_plan(every, RECORDS)
 
 
 def test_a_cell_of_the_tables_gives_up_its_validation_images_and_another_seed_gives_up_others() -> None:
