@@ -99,6 +99,7 @@ def _print_scores(paths: RunPaths, console: Console) -> None:
 def print_comparison(found: Comparison, metrics: Sequence[str]) -> None:
     """Print a run beside the paper: a table per published table and metric, the training images, the doubts."""
     console = new_console()
+    _print_errors(found, console)
     _print_reasons(found, console)
     for table in ("table1", "table2"):
         for metric in metrics:
@@ -119,6 +120,24 @@ def print_comparison(found: Comparison, metrics: Sequence[str]) -> None:
         console.print(words, style="dim")
 
 
+def _print_errors(found: Comparison, console: Console) -> None:
+    """Say before any score what its errors consist of: most are of a class that is never tested."""
+    from sweeps.publish.decomposition import in_words
+
+    console.print("Test images predicted as Other, and as a wrong plane (%, mean over models)", style="bold")
+    table = grid(["", "data", "#ES", "#syn", "models", "ACC", "Other", "wrong plane"], 2)
+    for row in found.errors:
+        where = f"{row['source']}, Table {row['table'][-1]}"
+        counts = [str(row[name]) for name in ("num_es", "num_synthetic", "num_models")]
+        shares = [f"{row[name]:.1f}" for name in ("accuracy", "share_other", "share_wrong_plane")]
+        table.add_row(where, row["regime"], *counts, *shares)
+    console.print(table)
+    for source in dict.fromkeys(row["source"] for row in found.errors):
+        if words := in_words([row for row in found.errors if row["source"] == source]):
+            console.print(words)
+    console.print()
+
+
 def _print_reasons(found: Comparison, console: Console) -> None:
     """Say first, and loudly, what forbids a comparison."""
     if found.num_absent:
@@ -135,7 +154,7 @@ def _print_reasons(found: Comparison, console: Console) -> None:
 
 def _print_beside(title: str, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     console.print(f"{title} (%)", style="bold")
-    table = grid(["data", "model", "here", "95 %", "paper ", "differ", "paper is", "comparable"], 2)
+    table = grid(["data", "model", "here", "another", "paper ", "differ", "paper is", "comparable"], 2)
     verdicts = []
     for row in rows:
         low, high, difference = row["low"], row["high"], row["difference"]
@@ -150,7 +169,8 @@ def _print_beside(title: str, rows: Sequence[Mapping[str, Any]], console: Consol
     console.print(table)
     counts = Counter(verdicts)
     told = ", ".join(f"{counts[v]} {v}" for v in ("inside", "below", "above", "without one") if counts[v])
-    console.print(f"differ: here - paper; the paper's figures against our intervals: {told}\n", style="dim")
+    words = "another: where 95 % of further trainings fall; the paper's figures against it"
+    console.print(f"differ: here - paper; {words}: {told}\n", style="dim")
 
 
 def _side(row: Mapping[str, Any]) -> str:
