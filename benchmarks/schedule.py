@@ -12,8 +12,6 @@ scaled so that the bound is `--bound-seconds`. Time counts from the first step b
 from __future__ import annotations
 
 import dataclasses
-import heapq
-import itertools
 import os
 import resource
 import tempfile
@@ -26,7 +24,7 @@ import tyro
 from recording import record
 
 from sweeps.core.attempts import Attempt, AttemptLog
-from sweeps.core.schedule import Schedule
+from sweeps.core.simulation import ONE_LANE, lower_bound, simulate
 from sweeps.core.step import STAGES, Kind, Step
 from sweeps.core.store import Place, Store
 
@@ -105,27 +103,9 @@ def paper_graph(unit: float, seeds: int = 3) -> list[Step]:
     return [source, judge, *ranks.values(), *shards, *synthetic, pixels, *grid, table]
 
 
-def lower_bound(steps: Sequence[Step], gpus: int) -> float:
-    """Return max(critical path, work / GPUs) in seconds."""
-    schedule = Schedule(steps)
-    return max(max(schedule.path(step) for step in steps), sum(step.cost for step in steps) / gpus)
-
-
 def by_stage(steps: Sequence[Step]) -> list[list[Step]]:
     """Return the steps of each stage, each stage to wait for the one before."""
     return [[step for step in steps if step.kind.stage == stage] for stage in STAGES]
-
-
-def simulated(steps: Sequence[Step], gpus: int) -> float:
-    """Return when the steps are done where starting costs nothing."""
-    schedule, now, count = Schedule(steps), 0.0, itertools.count()
-    running: list[tuple[float, int, Step]] = []
-    while not schedule.finished:
-        while len(running) < gpus and (step := schedule.take()) is not None:
-            heapq.heappush(running, (now + step.cost, next(count), step))
-        now, _, step = heapq.heappop(running)
-        schedule.succeeded(step)
-    return now
 
 
 class Quiet:
@@ -175,12 +155,12 @@ def measured(parts: Sequence[Sequence[Step]], folder: Path, **cluster: int) -> d
 
 def on_gpus(options: Options, gpus: int) -> dict[str, Any]:
     """Return the study's time by one schedule, with barriers, and the bound, each relative to the bound."""
-    unit = lower_bound(paper_graph(1.0), gpus)
-    whole = paper_graph(1.0)
+    whole, room = paper_graph(1.0), {ONE_LANE: gpus}
+    unit = lower_bound(whole, room)
     row: dict[str, Any] = {"gpus": gpus, "steps": len(whole)}
     row["simulated"] = {
-        "one_schedule": simulated(whole, gpus) / unit,
-        "barriers": sum(simulated(part, gpus) for part in by_stage(whole)) / unit,
+        "one_schedule": simulate(whole, room).seconds / unit,
+        "barriers": sum(simulate(part, room).seconds for part in by_stage(whole)) / unit,
     }
     if options.bound_seconds:
         steps = paper_graph(options.bound_seconds / unit)
