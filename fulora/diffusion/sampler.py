@@ -175,18 +175,26 @@ class Sampler:
 
     def sample(self, rows: Sequence[SampleRow]) -> np.ndarray:
         """Return the images of rows in their order, uint8 [len(rows), H, W, 3]."""
+        side = self._latent_shape[1] * self.base.pixels_per_latent
+        images = np.empty((len(rows), side, side, 3), dtype=np.uint8)
+        for positions, batch in self.batches(rows):
+            images[positions] = batch
+        return images
+
+    def batches(self, rows: Sequence[SampleRow]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yield each batch as it is drawn: positions of its rows, and images uint8 [len(positions), H, W, 3].
+
+        Every row occurs once. The device waits while the caller holds the iterator: hand the images to a thread.
+        """
         size = self.config.batch_size
         by_sampler: dict[str, list[int]] = {}
         for position, row in enumerate(rows):
             by_sampler.setdefault(row.sampler, []).append(position)
-        side = self._latent_shape[1] * self.base.pixels_per_latent
-        images = np.empty((len(rows), side, side, 3), dtype=np.uint8)
         for sampler, positions in by_sampler.items():
             for start in range(0, len(positions), size):
                 batch = positions[start : start + size]
                 padded = [rows[position] for position in batch] + [rows[batch[-1]]] * (size - len(batch))
-                images[batch] = self._draw(sampler, padded)[: len(batch)]
-        return images
+                yield batch, self._draw(sampler, padded)[: len(batch)]
 
     def _draw(self, sampler: str, rows: Sequence[SampleRow]) -> np.ndarray:
         import torch

@@ -18,22 +18,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fulora.diffusion.sampler import SampleRow
 from fulora.errors import InputError, one_line
 from fulora.planes import PLANES
 from sweeps.core.tables import schema_of
 from sweeps.engine.actors import over_actors
 from sweeps.engine.resources import Cluster, placement
 from sweeps.images.destination import Destination, Drawn
-from sweeps.images.draw import encoded, open_sampler
+from sweeps.images.draw import drawn_beside, encoded, open_sampler
 from sweeps.images.sets import SyntheticSet
 
 IMAGES_PER_FILE = 256
 """Images in one Parquet file: at 512 px about 50 MB, and what a killed worker draws anew."""
 _READERS = 16
 """Footers read at once when the rows are counted."""
-_WRITERS = 2
-"""Threads of an actor that encode and write images."""
 _MOST_PER_CALL = 16
 """Batches an actor is handed at once, but for two shards at least: while one is sampled the one before is written."""
 
@@ -59,14 +56,14 @@ class Sink(Protocol):
 class ShardWriter:
     """Draws shards and gives them to a sink.
 
-    While a shard is sampled, the images of the one before are encoded and written by other threads. A call is done when
-    all its shards are: what was returned is kept. What goes wrong is returned in words, for the driver to stop at; Ray
-    would try again, and a full disk stays full.
+    While a batch is sampled, the images of those before are encoded by other threads, and while a shard is sampled the
+    one before is written. A call is done when all its shards are: what was returned is kept. What goes wrong is
+    returned in words, for the driver to stop at; Ray would try again, and a full disk stays full.
     """
 
     def __init__(self, which: SyntheticSet, adapter: Path | None, sink: Sink) -> None:
         self.which, self.adapter, self.sink = which, adapter, sink
-        self.writers = ThreadPoolExecutor(_WRITERS)
+        self.writer = ThreadPoolExecutor(1)
 
     def __call__(self, shards: Sequence[int]) -> list[dict[str, Any]]:
         """Draw the shards of a call and return a row for each; one that is there already is passed over."""
@@ -80,28 +77,31 @@ class ShardWriter:
                 if self.sink.has(self.which, index):  # it is there where Ray repeats a call whose actor died
                     done.append("")
                     continue
-                rows = self.which.shard(index)
-                sampler = open_sampler(self.which.base, self.adapter, self.which.config)
-                images = sampler.sample(rows)
+                images = self._drawn(index)
             except Exception as error:
                 done.append(_words(error, self.sink))
                 continue
-            about = {
-                "adapter": self.which.adapter_id, "rank": self.which.rank, "num_steps": self.which.config.num_steps,
-                "guidance": self.which.config.guidance, "base": sampler.base.name,
-                "device": str(sampler.base.device), **placement(),
-            }  # fmt: skip
-            done.append(self.writers.submit(self._keep, index, rows, images, about))
+            done.append(self.writer.submit(self._keep, index, images))
         errors = [one if isinstance(one, str) else one.result() for one in done]
         return [
             {"num_images": 0 if error else self.which.shard_size(index), "error": error}
             for index, error in zip(shards, errors, strict=True)
         ]
 
-    def _keep(self, index: int, rows: list[SampleRow], images: np.ndarray, about: dict[str, Any]) -> str:
-        """Encode and write a shard; return what went wrong, empty where nothing did."""
+    def _drawn(self, index: int) -> list[Drawn]:
+        """Draw a shard and return its images, encoded."""
+        sampler = open_sampler(self.which.base, self.adapter, self.which.config)
+        about = {
+            "adapter": self.which.adapter_id, "rank": self.which.rank, "num_steps": self.which.config.num_steps,
+            "guidance": self.which.config.guidance, "base": sampler.base.name,
+            "device": str(sampler.base.device), **placement(),
+        }  # fmt: skip
+        return drawn_beside(sampler, self.which.shard(index), partial(encoded, about=about))
+
+    def _keep(self, index: int, images: list[Drawn]) -> str:
+        """Write a shard; return what went wrong, empty where nothing did."""
         try:
-            self.sink.keep(self.which, index, [encoded(row, image, about) for row, image in zip(rows, images)])
+            self.sink.keep(self.which, index, images)
         except Exception as error:
             return _words(error, self.sink)
         return ""
