@@ -3,8 +3,11 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -13,14 +16,67 @@ import yaml
 
 from sweeps.launch import launch_of
 
+from .clusters import RayProcesses
+
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "cluster.yaml").read_text()
 CLUSTER = yaml.safe_load(TEXT)
 
 
+MACHINES = {"g5.2xlarge": {"CPU": 8, "GPU": 1}}
+"""What Ray learns of a machine from the cloud."""
+
+
+def check_schema(cluster: dict[str, Any]) -> None:
+    """Raise where a cluster does not fit the schema in the ray package."""
+    jsonschema.validate(cluster, json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text()))
+
+
 def test_it_fits_the_schema_in_the_ray_package():
-    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
-    jsonschema.validate(CLUSTER, schema)
+    check_schema(CLUSTER)
+    with pytest.raises(jsonschema.ValidationError):
+        check_schema(CLUSTER | {"max_worker": 4})
+
+
+def test_spot_is_one_line():
+    (line,) = re.findall(r"^ *# InstanceMarketOptions.*$", TEXT, re.MULTILINE)
+    spot = yaml.safe_load(TEXT.replace(line, line.replace("# ", "", 1)))
+    check_schema(spot)
+    gpu = spot["available_node_types"]["gpu"]["node_config"]
+    assert gpu.pop("InstanceMarketOptions") == {"MarketType": "spot"}
+    assert spot == CLUSTER
+
+
+def test_what_is_to_be_changed_is_marked():
+    marked = [line for line in TEXT.splitlines() if "# CHANGE" in line]
+    for what in ("region:", "ImageId:", "FILESERVER", "REPOSITORY"):
+        assert any(what in line.split("# CHANGE")[0] for line in marked), what
+
+
+def test_nodes_show_a_token_that_the_launcher_brings():
+    assert "~/.ray/auth_token" in CLUSTER["file_mounts"].values()
+    starts = [c for k in ("head", "worker") for c in CLUSTER[f"{k}_start_ray_commands"] if "ray start" in c]
+    assert len(starts) == 2 and all("RAY_AUTH_MODE=token" in command for command in starts)
+
+
+@pytest.mark.slow
+def test_its_gpu_nodes_come_when_they_are_asked_for():
+    """Ray's autoscaler brings the file's node type; the provider is the fake one, its nodes are processes here."""
+    types = CLUSTER["available_node_types"]
+    workers = {
+        name: {**node, "resources": MACHINES[node["node_config"]["InstanceType"]]}
+        for name, node in types.items()
+        if name != CLUSTER["head_node_type"]
+    }
+    program = (
+        "import sys; from sweeps.engine.connection import connected; from sweeps.engine.options import ClusterOptions\n"
+        "with connected(ClusterOptions(address=sys.argv[1], wait_for_gpus=90), print) as cluster: print(cluster)\n"
+    )
+    with RayProcesses(node_types=workers) as cluster:
+        command = [sys.executable, "-c", program, cluster.address]
+        done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "waiting for a GPU" in done.stdout and "4 GPUs (3 of them on demand)" in done.stdout, done.stdout
 
 
 def test_its_node_types_fit_each_other():
