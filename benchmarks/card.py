@@ -183,7 +183,9 @@ def _device(asked: str, lacks: list[str]) -> str:
 
 def _commit() -> str | None:
     try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE
+        )
     except OSError:
         return None
     return done.stdout.strip() or None

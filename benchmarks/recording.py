@@ -68,6 +68,9 @@ def torch_facts(device: str) -> dict[str, Any]:
 def commit() -> str | None:
     """Return the commit measured, if it is known."""
     done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+        ["git", "--no-optional-locks", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
     )
     return done.stdout.strip() or None if done.returncode == 0 else None

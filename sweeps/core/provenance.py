@@ -23,7 +23,7 @@ def commit() -> str | None:
     """Return the commit this code was run from, with `+changes` where files differ from it; None outside a checkout."""
     folder = Path(__file__).resolve().parent
     try:
-        git = ["git", "-C", str(folder)]
+        git = ["git", "--no-optional-locks", "-C", str(folder)]
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
         state = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
