@@ -45,15 +45,20 @@ def _outcome(paths: RunPaths, until: str, failed: Sequence[Attempt]) -> int:
     from sweeps.console.terminal import print_outcome
 
     print_outcome(paths, until)
+    blocked: dict[str, list[str]] = {}
     for attempt in failed:
+        if attempt.status == "BLOCKED":
+            blocked.setdefault(str(attempt.error_message), []).append(attempt.label)
+            continue
         words = f"{attempt.error_type}: {attempt.error_message}" if attempt.error_type else attempt.status.lower()
-        print(f"sweeps: {attempt.label} {_VERDICT.get(attempt.status, 'failed')}: {words}", file=sys.stderr)
+        verdict = "was cancelled" if attempt.status == "CANCELLED" else "failed"
+        print(f"sweeps: {attempt.label} {verdict}: {words}", file=sys.stderr)
+    for cause, (first, *others) in blocked.items():
+        who = f"{first!r} and {len(others)} more are" if others else f"{first!r} is"
+        print(f"sweeps: {who} blocked: {cause}", file=sys.stderr)
     if failed:
         print("sweeps: run the same command again to retry what failed", file=sys.stderr)
     return 1 if failed else 0
-
-
-_VERDICT = {"BLOCKED": "is blocked", "CANCELLED": "was cancelled"}
 
 
 def lora(launch: LoraLaunch) -> int:

@@ -32,8 +32,8 @@ class Progress(Protocol):
     def running(self, label: str, fraction: float, note: str) -> None:
         """A step is under way: 0 to 1, and its last figures."""
 
-    def finished(self, label: str, note: str, failed: bool = False) -> None:
-        """A step ended."""
+    def finished(self, label: str, note: str, failed: bool = False, counts: bool = True) -> None:
+        """A step ended; it does not count where it did before, or is one of many that draw images."""
 
     def drawn(self, num_images: int) -> None:
         """Images were drawn."""
@@ -48,7 +48,7 @@ class Quiet:
     def say(self, text: str) -> None: ...
     def begin(self, num_steps: int, num_images: int) -> None: ...
     def running(self, label: str, fraction: float, note: str) -> None: ...
-    def finished(self, label: str, note: str, failed: bool = False) -> None: ...
+    def finished(self, label: str, note: str, failed: bool = False, counts: bool = True) -> None: ...
     def drawn(self, num_images: int) -> None: ...
     def end(self) -> None: ...
 
@@ -73,9 +73,10 @@ class PlainLines:
             self.spoke = time.monotonic()
             self.say(f"  {label}: {fraction:.0%} {note}")
 
-    def finished(self, label: str, note: str, failed: bool = False) -> None:
-        self.done += 1
-        self.say(f"  [{self.done}/{self.num_steps}] {label}: {'FAILED, ' if failed else ''}{note}")
+    def finished(self, label: str, note: str, failed: bool = False, counts: bool = True) -> None:
+        self.done += counts
+        number = f"[{self.done}/{self.num_steps}] " if counts else ""
+        self.say(f"  {number}{label}: {'FAILED, ' if failed else ''}{note}")
 
     def drawn(self, num_images: int) -> None:
         now = time.monotonic()
@@ -136,10 +137,10 @@ class LiveBars:
             self.tasks[label] = self.bars.add_task("  " + _cut(label, 26), total=1.0, note="")
         self.bars.update(self.tasks[label], completed=fraction, note=_cut(note, 24))
 
-    def finished(self, label: str, note: str, failed: bool = False) -> None:
+    def finished(self, label: str, note: str, failed: bool = False, counts: bool = True) -> None:
         from rich.markup import escape
 
-        self.done += 1
+        self.done += counts
         if self.bars is not None:
             if label in self.tasks:
                 self.bars.remove_task(self.tasks.pop(label))
@@ -179,6 +180,7 @@ class Shown:
         self.notes: list[str] = []
         """What the executor said of the cluster."""
         self._running: dict[str, dict[str, Any]] = {}
+        self._counted: set[str] = set()
         self._cost, self._done_cost = 1.0, 0.0
         self._num_steps = self._num_done = 0
         self._began = self._wrote = 0.0
@@ -189,6 +191,7 @@ class Shown:
         self._num_steps, self._num_done = len(steps), 0
         self._cost, self._done_cost = sum(step.cost for step in steps) or 1.0, 0.0
         self._began = time.monotonic()
+        self._counted.clear()
         self.display.begin(len(steps) - len(shards), sum(len(step.config.rows) for step in shards))
         self.write_now()
 
@@ -247,9 +250,11 @@ class Shown:
                 self.display.drawn(len(step.config.rows))
         for note in attempt.notes:
             self.display.say(f"note: {note}")
-        if not step.kind.is_shard or attempt.status != "SUCCEEDED":
+        if not step.kind.is_shard or attempt.status == "FAILED":
             failed = attempt.status not in ("SUCCEEDED", "PRUNED")
-            self.display.finished(step.label, summary(attempt), failed=failed)
+            counts = not step.kind.is_shard and step.key not in self._counted  # once, however often it is retried
+            self._counted.add(step.key)
+            self.display.finished(step.label, summary(attempt), failed=failed, counts=counts)
         self._write()
 
     def say(self, text: str) -> None:

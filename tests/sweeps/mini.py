@@ -32,7 +32,7 @@ class Said(Quiet):
     def say(self, text: str) -> None:
         self.lines.append(text)
 
-    def finished(self, label: str, note: str, failed: bool = False) -> None:
+    def finished(self, label: str, note: str, failed: bool = False, counts: bool = True) -> None:
         self.done.append(label)
 
 
