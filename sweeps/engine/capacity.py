@@ -126,7 +126,7 @@ def _autoscaling_config() -> dict[str, Any] | None:
     read: Any = ray.remote(_read_monitor_config)
     try:
         return ray.get(
-            read.options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(session), timeout=_READ_SECONDS
+            read.options(num_cpus=0, max_retries=3, scheduling_strategy=strategy).remote(session), timeout=_READ_SECONDS
         )
     except (RayError, GetTimeoutError):
         return None

@@ -171,7 +171,6 @@ class Dealer:
                 shards,
                 request,
                 num_actors,
-                most,
                 cluster=self.room.cluster,
                 execution=self.execution,
                 job=self.job,

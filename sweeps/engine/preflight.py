@@ -19,6 +19,8 @@ from sweeps.core.provenance import provenance
 
 _SECONDS = 60.0
 """Time a node has to answer."""
+_RETRIES = 3
+"""Processes of a probe that may be killed: none of them says anything of its node."""
 _MOST_SKEW = 60.0
 """Seconds by which a node's clock may differ: start times of steps are compared."""
 
@@ -46,6 +48,14 @@ def look(folder: str, token: str) -> NodeFacts:
     return NodeFacts(host=platform.node(), sees_folder=seen, version=__version__, commit=commit, clock=time.time())
 
 
+def _alive() -> dict[str, str]:
+    """Return the id of each node that is alive, by what a person calls it."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return {node["NodeManagerAddress"] + " " + node["NodeID"][-8:]: node["NodeID"] for node in alive}
+
+
 def check_nodes(root: Path, say: Callable[[str], None]) -> None:
     """Raise InputError where a node cannot see the run's folder or runs another version; say where commits differ."""
     import ray
@@ -56,16 +66,16 @@ def check_nodes(root: Path, say: Callable[[str], None]) -> None:
     probe = root / f".probe-{token}"
     probe.write_text(token)
     task: Any = ray.remote(look)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = _alive()
     asked = {
-        node["NodeManagerAddress"] + " " + node["NodeID"][-8:]: (
+        name: (
             time.time(),
             task.options(
-                num_cpus=0, max_retries=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                num_cpus=0, max_retries=_RETRIES,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
             ).remote(str(root), token),
         )
-        for node in nodes
+        for name, node_id in nodes.items()
     }  # fmt: skip
     faults, found = [], dict[str, NodeFacts]()
     try:
@@ -73,6 +83,9 @@ def check_nodes(root: Path, say: Callable[[str], None]) -> None:
             try:
                 facts: NodeFacts = ray.get(answer, timeout=_SECONDS)
             except (RayError, GetTimeoutError) as error:
+                if name not in _alive():
+                    say(f"node {name} left")
+                    continue
                 rule = f"cannot run this project's code ({one_line(str(error).strip().splitlines()[-1], 200)})"
                 remedy = f"Install the project there, the same version ({__version__}), or use --ship-code."
                 faults.append(fault("node", name, rule, remedy))

@@ -48,7 +48,6 @@ class Wave:
         shards: Sequence[tuple[Step, int]],
         request: Request,
         num_actors: int,
-        most_actors: int,
         *,
         cluster: Cluster,
         execution: Execution,
@@ -57,9 +56,10 @@ class Wave:
     ) -> None:
         """Take the shards, first things first, with the numbers of their attempts.
 
-        `num_actors` start at once, up to `most_actors` as there is room. `answered` is called with the key of each.
+        `num_actors` start at once, more as there is room, also on nodes that join later. `answered` is called with the
+        key of each.
         """
-        self.request, self.num_actors, self._most_actors = request, num_actors, min(most_actors, len(shards))
+        self.request, self.num_actors = request, num_actors
         self.actors: set[Any] = set()
         """Ids of the actors that began a shard."""
         self._heard_at = time.monotonic()
@@ -131,7 +131,7 @@ class Wave:
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it sets its level when it is imported
         rows = [pa.table({"key": [key], "number": [number]}) for key, (_, number) in self._left.items()]
-        request, most = self.request, self._most_actors
+        request, most = self.request, len(rows)  # Ray Data itself starts no more than the cluster has GPUs
         return (
             ray.data.from_blocks(rows)
             .map_batches(
