@@ -17,6 +17,7 @@ from fulora.data.phantoms import PhantomConfig
 from fulora.data.regimes import REGIMES, TABLE1_REGIMES, TABLE2_REGIMES, RegimeSizes
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.sampler import SamplingConfig
+from fulora.endpoint import Endpoint
 from fulora.errors import fault
 from fulora.evaluate.embedding_config import EmbeddingConfig
 from fulora.evaluate.judge import JudgeConfig
@@ -158,12 +159,7 @@ class Amounts:
     def validate(self) -> list[str]:
         """Return every fault of this configuration, empty when there is none."""
         found = [
-            fault(
-                "amounts.numbers",
-                n,
-                f"must be a multiple of {len(PLANES)} (planes), at least 0",
-                "Such as 500.",
-            )
+            fault("amounts.numbers", n, f"must be a multiple of {len(PLANES)} (planes), at least 0", "Such as 500.")
             for n in self.numbers
             if n < 0 or n % len(PLANES)
         ]
@@ -201,6 +197,11 @@ class Experiment:
     them: 22 of its 233 African test images are training images too."""
     seed: int = 0
     """Master seed; every random stream of the run is derived from it and the stream's name."""
+    replicates: int = 1
+    """Times the whole pipeline is run: LoRA's images, adapter, synthetic images, training sets, classifiers. The paper
+    has one; only several show how much a result varies (`--grid.num-seeds` repeats the classifiers alone)."""
+    endpoint: Endpoint = Endpoint()
+    """The difference that the study is about, named before it runs."""
     base: str = "tiny"
     """Diffusion model to fine-tune: `tiny` (bundled), a diffusers directory, a .safetensors file, a hub id,
     or `random:sd15` (Stable Diffusion 1.5's architecture with random weights, to measure time and memory)."""
@@ -238,7 +239,10 @@ class Experiment:
             *self.embedding.validate(),
             *self.sizes.validate(),
             *self.phantoms.validate(),
+            *self.endpoint.validate(),
         ]
+        if self.replicates < 1:
+            found.append(fault("replicates", self.replicates, "must be at least 1", "The paper: 1."))
         found += [f"judge.{text}" for text in self.judge.validate()]
         found += [
             fault(f"amounts.{kind}s", self.amounts.numbers if kind == "number" else self.amounts.shares,
@@ -249,14 +253,8 @@ class Experiment:
             found.append(fault("compare_per_plane", self.compare_per_plane, "must be at least 1", "The demo: 8."))
         if self.choose_rank == "given" and self.sampling.rank not in self.lora.ranks:
             ranks = ", ".join(map(str, self.lora.ranks))
-            found.append(
-                fault(
-                    "sampling.rank",
-                    self.sampling.rank,
-                    f"is not among lora.ranks ({ranks})",
-                    "Train it or sample another.",
-                )
-            )
+            rule = f"is not among lora.ranks ({ranks})"
+            found.append(fault("sampling.rank", self.sampling.rank, rule, "Train it or sample another."))
         if (self.spanish is None) != (self.african is None):
             missing = "spanish" if self.spanish is None else "african"
             found.append(
@@ -267,12 +265,6 @@ class Experiment:
             if folder is not None and not folder.is_dir():
                 found.append(fault(name, str(folder), "is not a directory", f"Give the images by --{name}."))
         if self.data_required and self.spanish is None and self.african is None:
-            found.append(
-                fault(
-                    "spanish, african",
-                    None,
-                    f"are needed by the recipe {self.recipe!r}",
-                    "Give --spanish and --african.",
-                )
-            )
+            rule = f"are needed by the recipe {self.recipe!r}"
+            found.append(fault("spanish, african", None, rule, "Give --spanish and --african."))
         return found

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fulora.data.records import ImageRecord
+from fulora.data.regimes import select_test_images
 from fulora.diffusion.base_files import TINY, check_base, check_hub
+from fulora.endpoint import planned_power
 from fulora.errors import InputError, raise_if_any
+from fulora.evaluate.clusters import merge_patients
 from fulora.experiment import Experiment
 from sweeps.console.progress import Progress
 from sweeps.core.attempts import Attempt
@@ -131,11 +134,26 @@ def save_plan(plan: Plan, paths: RunPaths) -> None:
             "data_hash": data_hash(plan.records),
             "experiment": to_jsonable(experiment),
             "trials": [_about(step) for step in plan.trials],
-            "images": [{"label": s.label, "chosen": s.chosen, "num_images": s.num_images} for s in plan.sets],
+            "images": [
+                {"label": s.label, "chosen": s.chosen, "num_images": s.num_images}
+                for s in (*plan.sets, *(each.images for each in plan.replicates))
+            ],
+            "endpoint": {"words": experiment.endpoint.words, **_power(plan)},
             "steps": [{"key": s.key, "kind": s.kind.name, "stage": s.kind.stage} for s in _all(plan)],
             "provenance": provenance(),
         },
     )
+
+
+def _power(plan: Plan) -> dict[str, object]:
+    """Return what the study can find, before it runs; patients who share an image count once."""
+    test, experiment = select_test_images(plan.records), plan.experiment
+    patients = set(merge_patients([r.patient_id for r in test], [r.pixel_hash for r in test]))
+    trained, endpoint = set(experiment.grid.regimes), experiment.endpoint
+    power = planned_power(
+        num_replicates=experiment.replicates, num_seeds=experiment.grid.num_seeds, num_patients=len(patients)
+    )  # fmt: skip
+    return {"in_grid": {endpoint.regime, endpoint.reference} <= trained, **power}
 
 
 def _all(plan: Plan) -> Sequence[Step]:

@@ -4,6 +4,8 @@ In: an experiment and the catalog's records. Out: a `Plan`: every step up to the
 anything is drawn; and the steps that summarise what is done.
 
     catalog, selections -> judge, ranks -> shards of images -> features, pixels -> classifiers -> scores, report
+
+What a replicate beyond the first repeats is `fulora.replicates`; it trains the rank that is sampled alone.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from typing import Any
 
 from fulora.data.records import ImageRecord
 from fulora.experiment import Experiment
+from fulora.replicates import of_replicate
 from sweeps.core.selections import Selection
 from sweeps.core.step import Stage, Step
-from sweeps.grid.plan import GridPlan
+from sweeps.grid.plan import GridPlan, plan_grid
 from sweeps.images.quality_plan import (
     choice_step,
     features_step,
@@ -24,13 +27,32 @@ from sweeps.images.quality_plan import (
     rank_table_step,
     real_selections,
 )
-from sweeps.images.sets import SyntheticSet, synthetic_sets
-from sweeps.ranks.plan import heldout_selection, judge_selection, judge_step, lora_selection, rank_steps
+from sweeps.images.sets import SyntheticSet, repeated_set, synthetic_sets
+from sweeps.ranks.plan import (
+    heldout_selection,
+    judge_selection,
+    judge_step,
+    lora_selection,
+    rank_steps,
+    repeated_step,
+)
 from sweeps.report.plan import report_step
 from sweeps.scores.plan import embedding_step, scaling_step, scores_step
 from sweeps.sources.plan import audit_step, catalog_step
 
 IsDone = Callable[[Step], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicate:
+    """What a replicate beyond the first trains and samples before its classifiers."""
+
+    number: int
+    """From 1; the first replicate, 0, is the plan itself."""
+    adapter: Step
+    images: SyntheticSet
+    audit: Step
+    """Audit of its images and the real ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +67,8 @@ class Plan:
     judge: Step
     ranks: list[Step]
     sets: list[SyntheticSet]
+    replicates: list[Replicate] = field(default_factory=list)
+    """Those beyond the first."""
     features: dict[str, Step] = field(default_factory=dict)
     """Features of every set, by its label; of real images as `learned` and `others`."""
     real: tuple[Selection, Selection] | None = None
@@ -62,7 +86,7 @@ class Plan:
     @property
     def trials(self) -> list[Step]:
         """The trainings, in the order of the stages."""
-        return [self.judge, *self.ranks, *self.cells]
+        return [self.judge, *self.ranks, *(each.adapter for each in self.replicates), *self.cells]
 
     @property
     def choice(self) -> Step | None:
@@ -90,12 +114,13 @@ class Plan:
         """Return the steps that a run up to a stage does, apart from summaries."""
         steps = [self.catalog, self.audit if until in ("grid", "report") else self._real_audit]
         if until != "sources":
-            steps += [*self.ranks, self.judge]
+            steps += [*self.ranks, self.judge, *(each.adapter for each in self.replicates)]
         if until in ("sample", "grid", "report"):
-            steps += [step for which in self.sets for step in which.steps]
+            sets = [*self.sets, *(each.images for each in self.replicates)]
+            steps += [step for which in sets for step in which.steps]
             steps += self.features.values()
         if until in ("grid", "report"):
-            steps += [*self.pixels, *self.cells]
+            steps += [*(each.audit for each in self.replicates), *self.pixels, *self.cells]
         if until == "report" and self.embedding is not None:
             steps.append(self.embedding)
         return steps
@@ -118,9 +143,9 @@ class Plan:
             if self.real is not None and all(map(is_done, real)):
                 steps.append(quality_step(self.experiment, compared, self.real, real))
         if until in ("grid", "report") and (done := [cell for cell in self.cells if is_done(cell)]):
-            audit = self.audit if is_done(self.audit) else self._real_audit
-            steps.append(scores_step(self.experiment, done, self.catalog, audit))
-            if scaling := scaling_step(self.experiment, done):
+            audits = [audit for audit in (self.audit, *(r.audit for r in self.replicates)) if is_done(audit)]
+            steps.append(scores_step(self.experiment, done, self.catalog, audits or [self._real_audit]))
+            if scaling := scaling_step(self.experiment, done, self.catalog):
                 steps.append(scaling)
         return steps
 
@@ -159,9 +184,29 @@ def make_plan(experiment: Experiment, records: Sequence[ImageRecord], *, with_gr
     features = {which.label: features_step(experiment, judge, which.label, which.steps) for which in sets}
     for name, selection in zip(("learned", "others"), real, strict=True):
         features[name] = features_step(experiment, judge, selection.label, [selection.step])
-    grid = GridPlan(experiment, records, chosen, audit).grid()
+    replicates, repeated = _repeated(experiment, records, catalog)
+    grid = plan_grid(
+        [GridPlan(experiment, records, chosen, audit)]
+        + [GridPlan(of_replicate(experiment, r.number), records, r.images, r.audit, replicate=r.number)
+           for r in replicates]
+    )  # fmt: skip
     embedding, embedded = embedding_step(experiment, records, chosen, judge)
     return Plan(
         **known, sets=sets, audit=audit, features=features, real=real, cells=grid.cells, pixels=grid.pixels,
-        embedding=embedding, selections=[*selections, *real, *grid.selections, embedded],
+        replicates=replicates, embedding=embedding,
+        selections=[*selections, *repeated, *real, *grid.selections, embedded],
     )  # fmt: skip
+
+
+def _repeated(
+    experiment: Experiment, records: Sequence[ImageRecord], catalog: Step
+) -> tuple[list[Replicate], list[Selection]]:
+    """Return the replicates beyond the first, and the selections that their adapters name."""
+    found, selections = list[Replicate](), list[Selection]()
+    for number in range(1, experiment.replicates):
+        own, repeated = of_replicate(experiment, number), repeated_step(experiment, number, records)
+        images = repeated_set(own, repeated.step, number)
+        audit = audit_step(own, catalog, images.steps)
+        found.append(Replicate(number=number, adapter=repeated.step, images=images, audit=audit))
+        selections += repeated.selections
+    return found, selections

@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeps.core.files import atomic_path, remove, write_json
 from sweeps.core.hashing import content_hash, to_jsonable
-from sweeps.core.paths import RunPaths, rank_label
+from sweeps.core.paths import RunPaths, rank_label, replicate_label
 from sweeps.core.step import Step
 from sweeps.core.store import Store
 from sweeps.core.tables import AUDITED, SCHEMAS, write_table
@@ -43,6 +43,7 @@ def show(plan: Plan, summaries: Iterable[Step], paths: RunPaths, is_done: IsDone
     if is_done(plan.judge):
         link_folder(paths.judge, store.folder(plan.judge))
     shown = {rank_label(step.config.lora.rank): step for step in plan.ranks if is_done(step)}
+    shown |= {replicate_label(each.number): each.adapter for each in plan.replicates if is_done(each.adapter)}
     for label, step in shown.items():
         link_folder(paths.adapters / label, store.folder(step))
     _remove_others(paths.adapters, shown)
@@ -52,7 +53,11 @@ def show(plan: Plan, summaries: Iterable[Step], paths: RunPaths, is_done: IsDone
             folder = paths.synthetic if which.chosen else paths.images(which.label)
             if not show_images(which, folder, store, quality):
                 say(f"damaged, written again: {(folder / _ROWS).relative_to(paths.root)}")
-    _remove_others(paths.samples, {which.label for which in plan.sets if not which.chosen})
+    repeated = [each.images for each in plan.replicates]
+    for which in repeated:
+        if all(is_done(step) for step in which.steps):
+            show_images(which, paths.images(which.label), store, None)
+    _remove_others(paths.samples, {w.label for w in (*plan.sets, *repeated) if w in repeated or not w.chosen})
     embedding = [plan.embedding] if plan.embedding is not None else []
     for step in (*summaries, *embedding):
         if is_done(step):

@@ -1,6 +1,7 @@
 """Power analysis: how many replicates are needed to detect a difference.
 
-In: a difference, the variation of trainings and patients. Out: power, and the minimum number of replicates.
+In: a difference, the variation of trainings and patients. Out: power, the minimum number of replicates, and the
+smallest difference that a number of them finds.
 Source: the noncentral t distribution, with the variance and Satterthwaite's degrees of freedom of
 `fulora.evaluate.inference`.
 """
@@ -70,3 +71,27 @@ def replicates_needed(
         sufficient = power(points, num_replicates=middle, **known) >= wanted  # type: ignore[arg-type]
         enough, fewest = (middle, fewest) if sufficient else (enough, middle)
     return enough
+
+
+def smallest_difference(
+    *, num_replicates: int, spread: float, error_patients: float, num_patients: int, wanted: float = 0.8
+) -> float | None:
+    """Return the smallest difference in points that is significant with power `wanted`; arguments as of `power`.
+
+    None with one replicate, whose variance is unknown.
+    """
+    from scipy.optimize import brentq
+
+    if num_replicates < 2:
+        return None
+    known = {"num_replicates": num_replicates, "spread": spread, "error_patients": error_patients}
+    if spread == error_patients == 0:
+        return 0.0
+
+    def missing(points: float) -> float:
+        return power(points, num_patients=num_patients, **known) - wanted  # type: ignore[arg-type]
+
+    largest = spread + error_patients
+    while missing(largest) < 0:
+        largest *= 2
+    return float(brentq(missing, 0.0, largest, xtol=1e-3))

@@ -21,6 +21,7 @@ from fulora.data.sources import read_source
 from fulora.diffusion.base_files import check_base
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.experiment import Experiment
+from fulora.replicates import of_replicate
 from sweeps.console.progress import clock
 from sweeps.console.terminal import grid, new_console
 from sweeps.core.attempts import Attempt, AttemptLog
@@ -29,8 +30,8 @@ from sweeps.core.paths import RunPaths
 from sweeps.core.step import STAGES, Step
 from sweeps.core.store import DONE, Damaged, Store
 from sweeps.grid.plan import cell_label, cells_of
-from sweeps.images.sets import synthetic_sets
-from sweeps.ranks.plan import judge_step, rank_steps
+from sweeps.images.sets import repeated_set, synthetic_sets
+from sweeps.ranks.plan import judge_step, rank_steps, repeated_step
 from sweeps.sources.catalog import read_catalog
 from sweeps.study import make_plan, plan_catalog
 
@@ -51,15 +52,18 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
     console.print(f"recipe {experiment.recipe}, seed {experiment.seed}, base {experiment.base}", soft_wrap=True)
     table = grid(["stage", "trial", "id", "state"], 9)
     if records is None:
-        steps = [judge_step(experiment, None), *rank_steps(experiment, None, None)]
-        sets = synthetic_sets(experiment, steps[1:])
+        ranks, numbers = rank_steps(experiment, None, None), range(experiment.replicates)
+        adapters = {number: repeated_step(experiment, number, None).step for number in numbers[1:]}
+        sets = synthetic_sets(experiment, ranks)
+        sets += [repeated_set(of_replicate(experiment, n), adapter, n) for n, adapter in adapters.items()]
+        steps = [judge_step(experiment, None), *ranks, *adapters.values()]
         rows = [(step.kind.name, step.label) for step in steps]
-        rows += [("grid", cell_label(cell, experiment)) for cell in cells_of(experiment)]
+        rows += [("grid", cell_label(cell, experiment, n)) for n in numbers for cell in cells_of(experiment)]
         for stage, label in rows:
             table.add_row(stage, label, "-", "to do")
     else:
         plan = make_plan(experiment, records)
-        sets = plan.sets
+        sets = [*plan.sets, *(each.images for each in plan.replicates)]
         for step in plan.trials:
             table.add_row(step.kind.name, step.label, step.key, "done" if _is_done(store, step) else "to do")
         rows = [(step.kind.name, step.label) for step in plan.trials]

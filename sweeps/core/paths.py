@@ -20,6 +20,11 @@ def rank_label(rank: int) -> str:
     return f"rank-{rank:03d}"
 
 
+def replicate_label(number: int) -> str:
+    """Return the folder name of a replicate's adapter and of its images: `replicate-1`."""
+    return f"replicate-{number}"
+
+
 @dataclass(frozen=True, slots=True)
 class RunPaths:
     """The files of one run."""
@@ -56,7 +61,7 @@ class RunPaths:
         return self.adapters / rank_label(rank)
 
     def images(self, label: str) -> Path:
-        """Return the folder of images compared but not trained on: `samples/base`, `samples/rank-008`."""
+        """Return the folder of images not trained on (`samples/base`, `samples/rank-008`), or a replicate's."""
         return self.samples / label
 
     def table(self, name: str) -> Path:

@@ -24,6 +24,7 @@ from fulora.data.regimes import (
 )
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.experiment import Experiment
+from fulora.replicates import replicate_suffix
 from fulora.seeds import derive_seed
 from sweeps.core.hashing import PLACE
 from sweeps.core.selections import Selection
@@ -51,6 +52,8 @@ class CellTrial:
     weights_folder: Path | None = field(default=None, metadata=PLACE)
     seed: int
     seed_index: int
+    replicate: int = field(default=0, metadata=PLACE)
+    """Number of the replicate; its seed and images tell it from others."""
     num_validation: int
     validation: str
     num_spanish_hybrid: int | None = None
@@ -111,11 +114,12 @@ def check_weights(cells: Sequence[Step]) -> None:
     ])  # fmt: skip
 
 
-def cell_label(cell: Cell, experiment: Experiment) -> str:
-    """Return what a person calls a cell: `HB+DA, ViT b16, seed 0`."""
+def cell_label(cell: Cell, experiment: Experiment, replicate: int = 0) -> str:
+    """Return what a person calls a cell: `HB+DA, ViT b16, replicate 1, seed 0`."""
     label = f"{cell.regime}, {cell.classifier.model}"
     if cell.sizes is not None:
         label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
+    label += replicate_suffix(replicate, experiment.replicates)
     return label + (f", seed {cell.seed_index}" if experiment.grid.num_seeds > 1 else "")
 
 
@@ -165,13 +169,43 @@ class Grid:
     pixels: tuple[Step, ...]
 
 
+def plan_grid(replicates: Sequence[GridPlan]) -> Grid:
+    """Return the grid of every replicate, the first one's cells first; all share the pixels of real images."""
+    chosen = [(plan, cell, plan.select(cell)) for plan in replicates for cell in cells_of(plan.experiment)]
+    selected, test = [selection for _, _, selection in chosen], replicates[0].test
+    real_images = {r.image_id: r for s in (*selected, test) for rs in s.roles.values() for r in rs if r.path}
+    every = Selection(label="images of the grid", roles={"all": [real_images[i] for i in sorted(real_images)]})
+    size = PixelsConfig(resolution_px=replicates[0].experiment.grid.resolution_px)
+    real = Step(kind=PIXELS, label="pixels of real images", config=size, needs={"images": (every.step,)}, cost=5)
+    stores: dict[int, tuple[Step, ...]] = {}
+    for plan in replicates:
+        step_of = plan.synthetic.step_of
+        drawn = {step_of[r.image_id] for p, _, s in chosen if p is plan for r in s.roles["train"] if not r.path}
+        shards = tuple(step for step in plan.synthetic.steps if step in drawn)
+        label = "pixels of synthetic images" + replicate_suffix(plan.replicate, plan.experiment.replicates)
+        own = Step(kind=PIXELS, label=label, config=size, needs={"images": shards}, cost=5.0)
+        stores[plan.replicate] = (real, own) if shards else (real,)
+    cells = [plan.step(cell, selection, stores[plan.replicate]) for plan, cell, selection in chosen]
+    selections = {key: selection for plan in replicates for key, selection in plan.selections.items()}
+    selections[every.step.key] = every
+    pixels = dict.fromkeys(step for steps in stores.values() for step in steps)
+    return Grid(cells=cells, selections=list(selections.values()), pixels=tuple(pixels))
+
+
 class GridPlan:
-    """Plans the grid: every regime's images are selected once, whichever cells train on them."""
+    """Plans one replicate of the grid: every regime's images are selected once, whichever cells train on them."""
 
     def __init__(
-        self, experiment: Experiment, records: Sequence[ImageRecord], synthetic: SyntheticSet, audit: Step | None
+        self,
+        experiment: Experiment,
+        records: Sequence[ImageRecord],
+        synthetic: SyntheticSet,
+        audit: Step | None,
+        *,
+        replicate: int = 0,
     ) -> None:
-        self.experiment, self.synthetic, self.audit = experiment, synthetic, audit
+        """Take what the replicate's are: experiment (`fulora.replicates`), synthetic images, audit."""
+        self.experiment, self.synthetic, self.audit, self.replicate = experiment, synthetic, audit, replicate
         self.real = [r for r in records if r.source != "synthetic"]
         self.planned = planned_records(synthetic)
         self.test = Selection(label="test images", roles={"test": select_test_images(records)})
@@ -182,26 +216,7 @@ class GridPlan:
         self.selections: dict[str, Selection] = {self.test.step.key: self.test}
         self._chosen: dict[tuple[str, RegimeSizes | None, int], Selection] = {}
 
-    def grid(self) -> Grid:
-        """Return the grid."""
-        cells = cells_of(self.experiment)
-        selected = [self._selection(cell) for cell in cells]
-        real_images = {r.image_id: r for s in (*selected, self.test) for rs in s.roles.values() for r in rs if r.path}
-        size = PixelsConfig(resolution_px=self.experiment.grid.resolution_px)
-        every = Selection(label="images of the grid", roles={"all": [real_images[i] for i in sorted(real_images)]})
-        self.selections[every.step.key] = every
-        stores = [
-            Step(kind=PIXELS, label="pixels of real images", config=size, needs={"images": (every.step,)}, cost=5)
-        ]
-        drawn = {self.synthetic.step_of[r.image_id] for s in selected for r in s.roles["train"] if not r.path}
-        shards = tuple(step for step in self.synthetic.steps if step in drawn)
-        if shards:
-            label = "pixels of synthetic images"
-            stores.append(Step(kind=PIXELS, label=label, config=size, needs={"images": shards}, cost=5.0))
-        steps = [self._step(cell, selection, stores) for cell, selection in zip(cells, selected)]
-        return Grid(cells=steps, selections=list(self.selections.values()), pixels=tuple(stores))
-
-    def _selection(self, cell: Cell) -> Selection:
+    def select(self, cell: Cell) -> Selection:
         """Return the training and validation images of a cell."""
         seed = self._seed(cell)
         own_validation = splits_validation(self.experiment) and not (cell.sizes is not None and self.beside)
@@ -236,7 +251,8 @@ class GridPlan:
     def _seed(self, cell: Cell) -> int:
         return derive_seed(self.experiment.seed, "grid", cell.seed_index)
 
-    def _step(self, cell: Cell, selection: Selection, stores: Sequence[Step]) -> Step:
+    def step(self, cell: Cell, selection: Selection, stores: Sequence[Step]) -> Step:
+        """Return the training of a cell on its images; `stores` have their pixels, real images first."""
         experiment, step_of = self.experiment, self.synthetic.step_of
         images = [r.image_id for records in selection.roles.values() for r in records if not r.path]
         shards = tuple({step_of[i].key: step_of[i] for i in images}.values())
@@ -249,7 +265,7 @@ class GridPlan:
         num_images = sum(map(len, selection.roles.values()))
         return Step(
             kind=GRID,
-            label=cell_label(cell, experiment),
+            label=cell_label(cell, experiment, self.replicate),
             config=CellTrial(
                 regime=cell.regime,
                 classifier=replace(classifier, weights=None),
@@ -259,6 +275,7 @@ class GridPlan:
                 weights_folder=classifier.weights,
                 seed=self._seed(cell),
                 seed_index=cell.seed_index,
+                replicate=self.replicate,
                 num_validation=experiment.grid.num_validation,
                 validation=experiment.grid.validation,
                 num_spanish_hybrid=cell.sizes.num_spanish_hybrid if cell.sizes else None,

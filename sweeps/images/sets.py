@@ -17,10 +17,11 @@ from fulora.diffusion.sampler import SamplePlan, SampleRow, SamplingConfig
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
 from sweeps.core.hashing import PLACE, content_hash, to_jsonable
-from sweeps.core.paths import BASE_LABEL, rank_label
+from sweeps.core.paths import BASE_LABEL, rank_label, replicate_label
 from sweeps.core.step import Kind, Step
 from sweeps.images.rows import planned_record
 from sweeps.ranks.base import BaseModel, base_model
+from sweeps.ranks.plan import sampled_rank
 
 IMAGES = Kind(name="images", stage="sample", work="sweeps.images.draw:draw_shard", runs_on="gpu", is_shard=True)
 _SECONDS_PER_STEP = 0.02
@@ -148,8 +149,7 @@ def synthetic_sets(experiment: Experiment, ranks: Sequence[Step]) -> list[Synthe
 
     Where the rank is chosen later and `sampling.rank` is none of those trained, the last rank stands in for it.
     """
-    trained = [step.config.lora.rank for step in ranks]
-    taken = experiment.sampling.rank if experiment.sampling.rank in trained else trained[-1]
+    trained, taken = [step.config.lora.rank for step in ranks], sampled_rank(experiment)
     fewer = replace(experiment.sampling, images_per_plane=experiment.compare_per_plane)
     base, seed = base_model(experiment), experiment.seed
     sets = [SyntheticSet(label=BASE_LABEL, rank=None, adapter=None, base=base, config=fewer, seed=seed)]
@@ -161,6 +161,18 @@ def synthetic_sets(experiment: Experiment, ranks: Sequence[Step]) -> list[Synthe
             )
         )  # fmt: skip
     return sorted(sets, key=lambda s: not s.chosen)
+
+
+def repeated_set(experiment: Experiment, adapter: Step, number: int) -> SyntheticSet:
+    """Return the images of a replicate beyond the first; `experiment` and `adapter` are the replicate's.
+
+    Seeds are the replicate's too, except for those of a list (`--sampling.seeds`), which is the same in all of them.
+    """
+    rank = adapter.config.lora.rank
+    return SyntheticSet(
+        label=replicate_label(number), rank=rank, adapter=adapter, base=base_model(experiment), chosen=True,
+        config=replace(experiment.sampling, rank=rank), seed=experiment.seed,
+    )  # fmt: skip
 
 
 def planned_records(which: SyntheticSet) -> list[ImageRecord]:

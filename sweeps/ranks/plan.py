@@ -6,7 +6,7 @@ In: an experiment and the catalog's records; None plans without data. Out: steps
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from fulora.diffusion.lora_config import LoraConfig
 from fulora.evaluate.judge import JudgeConfig
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
+from fulora.replicates import of_replicate
 from fulora.seeds import derive_seed, numpy_rng
+from sweeps.core.hashing import PLACE
 from sweeps.core.selections import Selection
 from sweeps.core.step import Kind, Step
 from sweeps.ranks.base import BaseModel, base_model
@@ -37,6 +39,8 @@ class LoraTrial:
     base: BaseModel
     images_per_plane: int
     seed: int
+    replicate: int = field(default=0, metadata=PLACE)
+    """Number of the replicate; its seed and images tell it from others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +51,14 @@ class JudgeTrial:
     phantoms: bool
     """Whether it is trained on new phantoms; else its images are a need."""
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedRank:
+    """A fine-tuning of a replicate beyond the first, and the selections it names."""
+
+    step: Step
+    selections: Sequence[Selection]
 
 
 def lora_selection(experiment: Experiment, records: Sequence[ImageRecord]) -> Selection:
@@ -63,18 +75,41 @@ def heldout_selection(experiment: Experiment, records: Sequence[ImageRecord], *,
     return Selection(label="images LoRA's loss is measured on", roles={"heldout": images})
 
 
-def rank_steps(experiment: Experiment, learned: Selection | None, heldout: Selection | None) -> list[Step]:
+def sampled_rank(experiment: Experiment) -> int:
+    """Return the rank whose images classifiers train on; the last where it is chosen later and none is given."""
+    ranks = experiment.lora.ranks
+    return experiment.sampling.rank if experiment.sampling.rank in ranks else ranks[-1]
+
+
+def repeated_step(experiment: Experiment, number: int, records: Sequence[ImageRecord] | None) -> RepeatedRank:
+    """Return the fine-tuning of a replicate beyond the first, of the rank that is sampled alone.
+
+    Without records no images are selected: a plan before there is data.
+    """
+    own = of_replicate(experiment, number)
+    own = replace(own, lora=replace(own.lora, ranks=(sampled_rank(own),)))
+    learned = heldout = None
+    if records is not None:
+        learned, heldout = lora_selection(own, records), heldout_selection(own, records)
+    (step,) = rank_steps(own, learned, heldout, replicate=number)
+    return RepeatedRank(step=step, selections=[s for s in (learned, heldout) if s is not None])
+
+
+def rank_steps(
+    experiment: Experiment, learned: Selection | None, heldout: Selection | None, *, replicate: int = 0
+) -> list[Step]:
     """Return one fine-tuning per rank."""
     base = base_model(experiment)
     return [
         Step(
             kind=LORA,
-            label=f"rank {config.rank}",
+            label=f"rank {config.rank}" + (f", replicate {replicate}" if replicate else ""),
             config=LoraTrial(
                 lora=replace(config, alpha=config.alpha or float(config.rank)),
                 base=base,
                 images_per_plane=experiment.lora.images_per_plane,
                 seed=derive_seed(experiment.seed, "lora", config.rank),
+                replicate=replicate,
             ),
             needs={"images": (learned.step,)} if learned else {},
             uses={"heldout": (heldout.step,)} if heldout and heldout.roles["heldout"] else {},

@@ -12,6 +12,7 @@ from typing import Literal
 
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import RegimeSizes
+from fulora.endpoint import Endpoint
 from fulora.experiment import Amounts, Experiment, Grid
 from fulora.planes import TESTED_PLANES
 from fulora.seeds import numpy_rng
@@ -20,8 +21,8 @@ from sweeps.core.step import Kind, Step
 from sweeps.images.sets import SyntheticSet
 from sweeps.ranks.plan import lora_selection
 
-SCORES = Kind(name="scores", stage="grid", work="sweeps.scores.tables:write_scores")
-SCALING = Kind(name="data_scaling", stage="grid", work="sweeps.scores.data_scaling:write_data_scaling")
+SCORES = Kind(name="scores", stage="grid", work="sweeps.scores.tables:write_scores", version=2)
+SCALING = Kind(name="data_scaling", stage="grid", work="sweeps.scores.data_scaling:write_data_scaling", version=2)
 EMBEDDING = Kind(name="embedding", stage="report", work="sweeps.scores.embedding:write_embedding", runs_on="gpu")
 
 
@@ -35,6 +36,7 @@ class ScoresConfig:
     table2_regimes: tuple[str, ...]
     seed: int
     drop_duplicates: bool
+    endpoint: Endpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,23 +62,24 @@ class EmbeddingConfig:
     """Ids of the synthetic images."""
 
 
-def scores_step(experiment: Experiment, cells: Sequence[Step], catalog: Step, audit: Step) -> Step:
-    """Return the step that scores the trainings that are done."""
+def scores_step(experiment: Experiment, cells: Sequence[Step], catalog: Step, audits: Sequence[Step]) -> Step:
+    """Return the step that scores the trainings that are done; `audits` are those of the replicates."""
     grid: Grid = experiment.grid
     config = ScoresConfig(
         regimes=grid.regimes, models=grid.models, table2_model=grid.table2_model, table2_regimes=grid.table2_regimes,
-        seed=experiment.seed, drop_duplicates=experiment.drop_duplicates,
+        seed=experiment.seed, drop_duplicates=experiment.drop_duplicates, endpoint=experiment.endpoint,
     )  # fmt: skip
-    needs = {"cells": tuple(cells), "catalog": (catalog,), "audit": (audit,)}
+    needs = {"cells": tuple(cells), "catalog": (catalog,), "audit": tuple(audits)}
     return Step(kind=SCORES, label="scores", config=config, needs=needs, cost=20.0)
 
 
-def scaling_step(experiment: Experiment, cells: Sequence[Step]) -> Step | None:
+def scaling_step(experiment: Experiment, cells: Sequence[Step], catalog: Step) -> Step | None:
     """Return the step that compares training sets with more and more synthetic images; None where none is asked for."""
     if not experiment.amounts.cells(experiment.sizes):
         return None
     config = ScalingConfig(amounts=experiment.amounts, sizes=experiment.sizes, seed=experiment.seed)
-    return Step(kind=SCALING, label="data scaling", config=config, needs={"cells": tuple(cells)}, cost=5.0)
+    needs = {"cells": tuple(cells), "catalog": (catalog,)}
+    return Step(kind=SCALING, label="data scaling", config=config, needs=needs, cost=5.0)
 
 
 def embedding_step(

@@ -78,7 +78,7 @@ class FinishedGrid:
         for cell in self.cells:
             self.write(cell, PREDICTIONS_FILE, "predictions", self.predictions[cell.key], metrics=FACTS)
         cells = [cell for cell in self.cells if cell.key not in self.failed]
-        step = scaling_step(experiment, cells) if scaling else scores_step(experiment, cells, catalog, audit)
+        step = scaling_step(experiment, cells, catalog) if scaling else scores_step(experiment, cells, catalog, [audit])
         assert step is not None
         self.do(step)
 

@@ -11,6 +11,7 @@ from fulora.evaluate.scores import score
 from fulora.experiment import Amounts
 from sweeps.core.tables import METRICS
 from sweeps.scores.plan import scaling_step
+from sweeps.sources.plan import catalog_step
 
 from .made_up_grid import EXPERIMENT, LABELS, FinishedGrid
 
@@ -60,4 +61,4 @@ def test_where_validation_images_are_set_aside_the_cell_of_the_tables_is_of_anot
 
 
 def test_without_the_question_there_is_no_such_step(finished_grid: FinishedGrid) -> None:
-    assert scaling_step(replace(EXPERIMENT, amounts=Amounts()), finished_grid.cells) is None
+    assert scaling_step(replace(EXPERIMENT, amounts=Amounts()), finished_grid.cells, catalog_step(EXPERIMENT)) is None
