@@ -70,8 +70,9 @@ def read_table(path: Path, name: str) -> pa.Table:
 
 
 def read_rows(path: Path, name: str) -> list[dict[str, Any]]:
-    """Return a table's rows as dicts."""
-    return read_table(path, name).to_pylist()
+    """Return a table's rows as dicts; columns that this version added are null where an older file lacks them."""
+    columns = dict.fromkeys(SCHEMAS.get(name, ()))
+    return [columns | row for row in read_table(path, name).to_pylist()]
 
 
 def write_trials(path: Path, attempts: Sequence[Attempt]) -> None:

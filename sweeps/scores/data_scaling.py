@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from fulora.evaluate.comparison import mean_change
-from fulora.evaluate.intervals import draw_resamples, measure
+from fulora.evaluate.differences import difference
+from fulora.evaluate.intervals import draw_resamples
+from fulora.evaluate.scores import METRICS
+from fulora.evaluate.trainings import measure_trainings
 from fulora.seeds import derive_seed
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place
@@ -19,8 +19,10 @@ from sweeps.core.tables import read_rows, write_table
 from sweeps.grid.classifier import PREDICTIONS_FILE
 from sweeps.grid.plan import CellTrial
 from sweeps.scores.plan import ScalingConfig
-from sweeps.scores.predictions import known, read_predictions, score_columns
-from sweeps.scores.tables import facts_of
+from sweeps.scores.predictions import read_predictions, with_clusters
+from sweeps.scores.tables import facts_of, training_of
+from sweeps.scores.uncertainty import NO_TRAINING, known, score_columns
+from sweeps.sources.catalog import CATALOG_FILE
 
 _COMPARED = ("accuracy", "f1")
 
@@ -36,26 +38,29 @@ def write_data_scaling(step: Step, place: Place, report: Report) -> dict[str, An
     every = (row for folder in folders for row in read_rows(folder / PREDICTIONS_FILE, "predictions"))
     write_table(gathered, "predictions", every)
     test, predicted = read_predictions(gathered)
-    resamples = draw_resamples(test.patient_ids, seed=derive_seed(config.seed, "intervals"))
+    test = with_clusters(test, read_rows(place.of("catalog") / CATALOG_FILE, "catalog"))
+    resamples = draw_resamples(test.resampled, seed=derive_seed(config.seed, "intervals"))
     rows: list[dict[str, Any]] = []
     first: dict[str, Any] = {}
     for kind, real, synthetic in sorted(amounts.cells(sizes), key=lambda cell: cell[2]):
         group = [need for need in done if _is_of(need.config, config, real, synthetic)]
         row: dict[str, Any] = {
             "kind": kind, "regime": amounts.regime, "model": amounts.model, "asked_real": real,
-            "asked_synthetic": synthetic, "num_seeds": len(group), "num_test": len(test.labels),
+            "asked_synthetic": synthetic, "num_test": len(test.labels), **NO_TRAINING,
         }  # fmt: skip
         rows.append(row)
         if not group:
             first.setdefault(kind, None)  # then there is nothing to compare the others with
             continue
-        measured = measure(np.stack([predicted[t.key] for t in group]), test.labels, resamples)
+        trained = {training_of(t): predicted[t.key] for t in group}
+        measured = measure_trainings(trained, test.labels, resamples, metrics=METRICS)
         before = first.setdefault(kind, measured)
         row |= {k: v for k, v in facts_of(group, done).items() if k != "num_af"}
         row |= score_columns(measured)
-        for name, change in mean_change([(before, measured)]).items() if before else ():
-            if name in _COMPARED:
-                row |= {f"{name}_gain{end}": known(v) for end, v in zip(("", "_low", "_high"), change)}
+        for name in _COMPARED if before else ():
+            change = difference(before, measured, name).estimate
+            row |= {f"{name}_gain": known(change.value), f"{name}_gain_low": known(change.low)}
+            row |= {f"{name}_gain_high": known(change.high)}
     write_table(place.out / "data_scaling.parquet", "data_scaling", sorted(rows, key=lambda row: row["kind"]))
     return {}
 

@@ -1,24 +1,27 @@
-"""predictions.parquet as arrays, checked, and how a cell's scores become columns.
+"""predictions.parquet as arrays, checked.
 
 In: a run's predictions. Out: the test images once, each trial's probabilities of them, and the cell a trial belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fulora.errors import InputError, fault
-from fulora.evaluate.intervals import Measured
+from fulora.evaluate.clusters import merge_patients
+from fulora.evaluate.trainings import Training
 from fulora.planes import PLANES, TESTED_PLANES, plane_from_label
-from sweeps.core.tables import METRICS, read_rows
+from sweeps.core.tables import read_rows
 
 CellName = tuple[str, str]
 """Regime and model."""
+Trainings = Mapping[Training, np.ndarray]
+"""Probabilities [N, 5] of a cell's trainings, by (replicate, seed)."""
 
 _COLUMNS = [f"p_{plane.name}" for plane in PLANES]
 _IMAGE_COLUMNS = ("image_id", "patient_id", "centre", "plane")
@@ -35,6 +38,33 @@ class TestImages:
     centres: list[str]
     labels: np.ndarray
     """Plane indices int64 [N]."""
+    clusters: list[str] = field(default_factory=list)
+    """What is resampled: the patient of each image, or the first of several who share an image (`with_clusters`)."""
+
+    def part(self, kept: Sequence[int] | np.ndarray) -> TestImages:
+        """Return some of the images, by their places."""
+        columns = {name: [getattr(self, name)[i] for i in kept] for name in ("image_ids", "patient_ids", "centres")}
+        clusters = [self.clusters[i] for i in kept] if self.clusters else []
+        return TestImages(**columns, labels=self.labels[np.asarray(kept, dtype=np.int64)], clusters=clusters)
+
+    @property
+    def resampled(self) -> list[str]:
+        """The cluster of each image; its patient where nothing is known of shared images."""
+        return self.clusters or self.patient_ids
+
+
+def with_clusters(test: TestImages, catalog: Sequence[Mapping[str, Any]]) -> TestImages:
+    """Return the test images with patients who share an identical image made one, in the test set or beside it."""
+    hashes = {row["image_id"]: row.get("pixel_hash") or "" for row in catalog}
+    tested = set(test.image_ids)
+    others = [
+        (row["patient_id"], row["pixel_hash"])
+        for row in catalog
+        if row["image_id"] not in tested and row.get("patient_id") and row.get("pixel_hash")
+    ]
+    patients = [*test.patient_ids, *(patient for patient, _ in others)]
+    merged = merge_patients(patients, [*(hashes.get(i, "") for i in test.image_ids), *(pixels for _, pixels in others)])
+    return replace(test, clusters=merged[: len(test.image_ids)])
 
 
 def read_predictions(file: Path) -> tuple[TestImages, dict[str, np.ndarray]]:
@@ -72,17 +102,3 @@ def read_predictions(file: Path) -> tuple[TestImages, dict[str, np.ndarray]]:
 
 def _image(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(row[name] for name in _IMAGE_COLUMNS)
-
-
-def score_columns(measured: Measured) -> dict[str, float | None]:
-    """Return each score with `_low` and `_high` as columns; None where it is not known."""
-    row: dict[str, float | None] = {}
-    for name in METRICS:
-        low, high = measured.interval(name)
-        row |= {name: known(measured.values[name]), f"{name}_low": known(low), f"{name}_high": known(high)}
-    return row
-
-
-def known(value: float) -> float | None:
-    """Return a number, or None for nan: unknown is null in tables."""
-    return None if np.isnan(value) else value

@@ -15,8 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from fulora.data.regimes import REGIMES
-from fulora.evaluate.intervals import draw_resamples, measure
-from sweeps.scores.predictions import CellName, TestImages, score_columns
+from fulora.evaluate.intervals import draw_resamples
+from fulora.evaluate.scores import METRICS
+from fulora.evaluate.trainings import measure_trainings
+from sweeps.scores.predictions import CellName, TestImages, Trainings
+from sweeps.scores.uncertainty import score_columns
 
 Reason = Literal["trained_on", "near_trained_on", "repeated", "near_repeated"]
 """Why a test image is left out: a training image or an earlier test image has its pixels, or nearly so."""
@@ -51,17 +54,17 @@ class TestContext:
 
 
 def deduplicated_rows(
-    cells: Mapping[CellName, np.ndarray], test: TestImages, context: TestContext, *, seed: int
+    cells: Mapping[CellName, Trainings], test: TestImages, context: TestContext, *, seed: int
 ) -> list[dict[str, Any]]:
     """Return each cell's scores on the test images that are neither duplicates nor, for its regime, training images."""
     rows = []
-    for (regime, model), probabilities in cells.items():
+    for (regime, model), trained in cells.items():
         left_out = duplicates(test.image_ids, context.audit, context.trained_on(regime))
         kept = np.array([i for i, image_id in enumerate(test.image_ids) if image_id not in left_out], dtype=np.int64)
         reasons = list(left_out.values())
         row = {"regime": regime, "model": model, "num_test": len(kept), "num_left_out": len(left_out)}
         row |= {f"num_{reason}": reasons.count(reason) for reason in REASONS}
-        rows.append(row | _scores(probabilities, test, kept, seed=seed))
+        rows.append(row | _scores(trained, test, kept, seed=seed))
     return rows
 
 
@@ -103,7 +106,7 @@ def regime_sources(regime: str) -> set[str]:
 
 
 def subgroup_rows(
-    cells: Mapping[CellName, np.ndarray], test: TestImages, context: TestContext, *, seed: int
+    cells: Mapping[CellName, Trainings], test: TestImages, context: TestContext, *, seed: int
 ) -> list[dict[str, Any]]:
     """Return each cell's scores by centre and, where the catalog knows any test image's machine, by machine.
 
@@ -119,18 +122,21 @@ def subgroup_rows(
             parts[value or "unknown"].append(i)
         if set(parts) == {"unknown"}:
             continue
-        for (regime, model), probabilities in cells.items():
+        for (regime, model), trained in cells.items():
             for value, places in sorted(parts.items()):
                 kept = np.array(places, dtype=np.int64)
                 row = {"regime": regime, "model": model, "by": by, "value": value, "num_images": len(kept)}
                 row["num_patients"] = len({test.patient_ids[i] for i in places})
-                rows.append(row | _scores(probabilities, test, kept, seed=seed))
+                rows.append(row | _scores(trained, test, kept, seed=seed))
     return rows
 
 
-def _scores(probabilities: np.ndarray, test: TestImages, kept: np.ndarray, *, seed: int) -> dict[str, float | None]:
+def _scores(trained: Trainings, test: TestImages, kept: np.ndarray, *, seed: int) -> dict[str, Any]:
     """Return the scores of a part of the test images as columns; none where no image is left."""
     if not len(kept):
         return {}
-    resamples = draw_resamples([test.patient_ids[i] for i in kept], seed=seed)
-    return score_columns(measure(probabilities[:, kept], test.labels[kept], resamples))
+    part = test.part(kept)
+    predicted = {name: probabilities[kept] for name, probabilities in trained.items()}
+    found = measure_trainings(predicted, part.labels, draw_resamples(part.resampled, seed=seed), metrics=METRICS)
+    columns = score_columns(found)
+    return {name: columns[name] for name in columns if name not in ("num_seeds", "num_collapsed")}

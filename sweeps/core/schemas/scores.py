@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from sweeps.core.schemas.column import (
+    COVERS,
+    METRICS,
     MODEL,
     NUM_AF,
+    NUM_COLLAPSED,
     NUM_ES,
     NUM_PATIENTS,
+    NUM_REPLICATES,
     NUM_SEEDS,
     NUM_SYNTHETIC,
     NUM_TEST,
+    NUM_TRAININGS,
     REGIME,
     TRIAL_ID,
     TRIAL_IDS,
@@ -17,6 +22,7 @@ from sweeps.core.schemas.column import (
     Column,
     Table,
     boolean,
+    components,
     integer,
     number,
     score_columns,
@@ -27,7 +33,9 @@ from sweeps.core.schemas.column import (
 _TESTED: dict[str, Column] = {
     "num_patients": NUM_PATIENTS,
     "num_seeds": NUM_SEEDS,
-    **score_columns(),
+    "num_collapsed": NUM_COLLAPSED,
+    **score_columns(metrics=(*METRICS, "accuracy_4way", "share_other", "share_wrong_plane")),
+    **components("`accuracy`"),
     "auc_published": number(
         "AUC by the formula of the paper's released run: from predicted labels, a prediction of Other counts as "
         "positive for every plane; mean over trainings; only for comparison with the paper's AUC",
@@ -65,19 +73,26 @@ COMPARISONS = Table(
         "model_a": string("Model of the first row"),
         "regime_b": string("Regime of the second row"),
         "model_b": string("Model of the second row"),
-        "metric": string("`accuracy`, `recall`, `precision`, `f1` or `auc`"),
+        "metric": string("The score, a column of `table1`"),
         "difference": number("Score of the second row minus that of the first", "percentage points"),
-        "low": number("Lower end of the paired 95 % interval (patient bootstrap), not adjusted", "percentage points"),
-        "high": number("Upper end of the paired 95 % interval (patient bootstrap), not adjusted", "percentage points"),
-        "p_value": number("Two-sided p-value of the patient bootstrap, not adjusted for multiple comparisons"),
+        "low": number("Lower end of the paired 95 % interval, not adjusted", "percentage points"),
+        "high": number("Upper end of the paired 95 % interval, not adjusted", "percentage points"),
+        "p_value": number("Two-sided p-value, not adjusted for multiple comparisons; null with one training"),
         "p_adjusted": number(
-            "Two-sided p-value adjusted for all pairs of this metric (Romano and Wolf's step-down procedure)"
+            "Two-sided p-value adjusted for all pairs of this metric (Holm, moderated variances); null with one "
+            "training"
         ),
-        "significant": boolean("Whether `p_adjusted` is below 0.05: significant under the patient bootstrap"),
+        "significant": boolean("Whether `p_adjusted` is below 0.05; null with one training of a cell"),
+        "covers": COVERS,
+        "num_trainings": integer("Trainings that both rows have, paired by replicate and seed", "trainings"),
+        "num_replicates": NUM_REPLICATES,
+        **components("the difference"),
+        "num_unmatched": integer("Trainings left out, as one of the rows lacks their counterpart", "trainings"),
     },
     notes="""\
-The bootstrap resamples test patients. It does not cover the variation between trainings beyond the `num_seeds` that a
-score is averaged over. `fulora/evaluate/comparison.py` describes the adjustment.""",
+With one training of a cell the interval covers the choice of test patients alone: how far another training would come
+out elsewhere is unknown, so nothing is significant. `fulora/evaluate/differences.py` describes interval and
+adjustment.""",
 )
 
 DEDUPLICATED = Table(
@@ -131,6 +146,7 @@ DATA_SCALING = Table(
         "num_synthetic": NUM_SYNTHETIC,
         "num_patients": NUM_PATIENTS,
         "num_seeds": NUM_SEEDS,
+        "num_collapsed": NUM_COLLAPSED,
         **score_columns(),
         **{
             key: column
@@ -141,7 +157,7 @@ DATA_SCALING = Table(
                     f"Difference in {words} to the row of the same kind with the fewest synthetic images",
                     "percentage points",
                 ),
-                "paired patient bootstrap",
+                "paired; over what `covers` names",
             ).items()
         },
         "num_test": NUM_TEST,
@@ -174,7 +190,8 @@ CONFUSION = Table(
         "trial_id": TRIAL_ID,
         "regime": REGIME,
         "model": MODEL,
-        "seed_index": integer("Number of the training among those of this regime and model, from 0"),
+        "replicate": integer("Replicate of the training, from 0"),
+        "seed_index": integer("Seed of the training within its replicate, from 0"),
         "truth": string("True label"),
         "prediction": string("Predicted label, the plane of highest probability"),
         "count": integer("Test images with this true and this predicted label", "images"),
@@ -188,12 +205,13 @@ CALIBRATION = Table(
         "regime": REGIME,
         "model": MODEL,
         "num_test": NUM_TEST,
-        "num_seeds": NUM_SEEDS,
+        "num_trainings": NUM_TRAININGS,
         **with_interval(
             "ece",
             number(
                 "Expected calibration error, 15 bins of equal width; biased upwards for few images", "percentage points"
             ),
+            "patient bootstrap",
         ),
         "ece_by_chance": number(
             "Mean `ece` of a perfectly calibrated classifier with these confidences on as many images",
@@ -202,7 +220,9 @@ CALIBRATION = Table(
         "ece_equal_mass": number(
             "Expected calibration error with bins of equal numbers of images", "percentage points"
         ),
-        **with_interval("brier", number("Brier score, summed over the five planes: 0 is best, 2 is worst")),
+        **with_interval(
+            "brier", number("Brier score, summed over the five planes: 0 is best, 2 is worst"), "patient bootstrap"
+        ),
         "confidence": number("Mean probability of the predicted plane", "%"),
         "accuracy": number("Share of test images whose predicted plane is the true one", "%"),
     },
@@ -230,20 +250,30 @@ HEADLINE = Table(
     columns={
         "regime": string("Regime trained with synthetic images"),
         "reference": string("Regime trained without"),
-        "metric": string("The score"),
+        "metric": string("The score, a column of `table1`"),
+        "primary": boolean("Whether this is the endpoint named before the run (`--endpoint`)"),
         "change": number("Mean over models of the score of `regime` minus that of `reference`", "percentage points"),
         "low": number("Lower end of its interval", "percentage points"),
         "high": number("Upper end of its interval", "percentage points"),
-        "significant": boolean(
-            "Whether the interval excludes zero; null without an interval or with one training a cell"
+        "p_value": number("Two-sided p-value of this one comparison; null with one training of a cell"),
+        "significant": boolean("Whether `p_value` is below 0.05; null without an interval or with one training a cell"),
+        "covers": COVERS,
+        "num_trainings": integer("Trainings that all compared cells have", "trainings"),
+        "num_replicates": NUM_REPLICATES,
+        **components("the change"),
+        "replicates_needed": integer(
+            "Replicates (like those of this run) that would find a difference of 5 points with a power of 80 %; with "
+            "one training a standard deviation of 5 points between trainings is assumed; null where no number would",
+            "replicates",
         ),
-        "covers": string("What the interval covers: `patients`, or `patients and seeds`"),
-        "num_trainings": integer("Fewest trainings of a compared cell", "trainings"),
         "paper_change": number("The same difference in the paper's Table 1; null for AUC", "percentage points"),
         "models": string("Models that have both regimes, separated by commas"),
         "num_models": integer("How many those are", "models"),
+        "models_collapsed": string("Models left out of the mean, as a cell of theirs collapsed to one class"),
+        "num_unmatched": integer("Trainings left out, as a compared cell lacks their counterpart", "trainings"),
         "num_test": NUM_TEST,
-        "num_patients": integer("Test patients", "patients"),
+        "num_left_out": integer("Test images left out, as another repeats them (`fixed`)", "images"),
+        "num_patients": integer("Test patients; those who share an image with equal pixels count once", "patients"),
     },
 )
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fulora.evaluate.scores import auc_from_hard_labels, auc_published, confusion_matrix, score
+from fulora.evaluate.trainings import ALL_METRICS
 from sweeps.core.tables import METRICS, SCHEMAS
 from sweeps.publish.export import export
 from sweeps.scores.predictions import read_predictions
@@ -58,14 +59,16 @@ def test_every_pair_is_compared_and_agrees_with_the_scores(finished_grid: Finish
     run = finished_grid
     run.score()
     rows = run.rows("comparisons")
-    assert len(rows) == 10 * len(METRICS)
+    assert len(rows) == 10 * len(ALL_METRICS)
     every = {(r["regime"], r["model"]): r for name in ("table1", "table2") for r in run.rows(name)}
     for r in rows:
         a, b = every[r["regime_a"], r["model_a"]], every[r["regime_b"], r["model_b"]]
         assert r["difference"] == pytest.approx(b[r["metric"]] - a[r["metric"]])
         assert r["low"] <= r["difference"] <= r["high"] and r["p_value"] <= r["p_adjusted"] <= 1
-    told = [{r["regime_a"], r["regime_b"]} for r in rows if r["significant"] and r["metric"] == "accuracy"]
-    assert told and all("AF" in pair for pair in told), "AF alone was made better"
+    mine = [r for r in rows if r["metric"] == "accuracy"]
+    largest = sorted(mine, key=lambda r: -abs(r["difference"]))[:4]
+    assert all("AF" in (r["regime_a"], r["regime_b"]) for r in largest), "AF alone was made better"
+    assert not any(r["significant"] for r in mine), "two seeds have one degree of freedom"
 
 
 def test_a_cell_whose_trials_failed_has_null_scores_and_is_compared_with_none(finished_grid: FinishedGrid) -> None:
@@ -74,7 +77,7 @@ def test_a_cell_whose_trials_failed_has_null_scores_and_is_compared_with_none(fi
     run.score()
     row = run.row("table1", CELLS[0])
     assert row["num_seeds"] == 0 and row["accuracy"] is None and row["auc_published"] is None
-    assert len(run.rows("comparisons")) == 6 * len(METRICS)
+    assert len(run.rows("comparisons")) == 6 * len(ALL_METRICS)
     assert len(run.rows("calibration")) == len(run.rows("deduplicated")) == 4
 
 
