@@ -36,7 +36,8 @@ def data_scaling_section(run: RunFiles) -> dict[str, Any] | None:
     return {
         "rows": rows,
         "kinds": kinds,
-        "num_seeds": max(r["num_seeds"] for r in rows),
+        "num_trainings": max(r["num_trainings"] or 0 for r in rows),
+        "covers": next(r["covers"] for r in scored),
         "figure": figures.drawing(
             run.figures, "data_scaling", _curves(scored), width_px=1052 if len(kinds) > 1 else 620
         ),

@@ -47,7 +47,10 @@ def _table(rows: Sequence[Row], published: Published) -> dict[str, Any]:
         "best": {metric: _best(r[metric] for r in rows) for metric in METRICS},
         "best_published": {metric: _best(p[metric] for p in papers) for metric in METRICS},
         "num_test": sorted({r["num_test"] for r in rows if r["num_test"]}),
-        "num_seeds": sorted({r["num_seeds"] for r in rows if r["num_seeds"]}),
+        "num_trainings": sorted({r["num_trainings"] for r in rows if r["num_trainings"]}),
+        "covers": sorted({r["covers"] for r in rows if r["covers"]}),
+        "collapsed": [r for r in rows if r["num_collapsed"]],
+        "decomposed": [r for r in rows if r["share_other"] is not None],
     }
 
 
@@ -62,7 +65,7 @@ def _best(values: Iterable[float | None]) -> str | None:
 
 
 def _confusion(run: RunFiles) -> dict[str, Any] | None:
-    """Return the confusion matrix of the best row, summed over seeds; None where there is none."""
+    """Return the confusion matrix of the best row, summed over trainings; None where there is none."""
     best = best_row(run)
     cell = best and (best["regime"], best["model"])
     rows = [r for r in run.tables["confusion"] if (r["regime"], r["model"]) == cell]
@@ -77,7 +80,7 @@ def _confusion(run: RunFiles) -> dict[str, Any] | None:
         "planes": [p.name for p in PLANES],
         "counts": counts,
         "totals": {name: total for name, total in totals.items() if total},
-        "num_seeds": len({r["trial_id"] for r in rows}),
+        "num_trainings": len({r["trial_id"] for r in rows}),
     }
 
 

@@ -1,4 +1,7 @@
-"""Differences between regimes and their significance, and scores on parts of the test set."""
+"""Differences between regimes and their significance, and scores on parts of the test set.
+
+With one training of a cell nothing is tested: `significant` is None, and the section says why.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ def _differences(rows: list[Row]) -> dict[str, Any]:
         "num_significant": sum(map(len, significant.values())),
         "num_shown": sum(map(len, shown.values())),
         "num_all": len(rows),
-        "num_all_significant": sum(r["significant"] for r in rows),
+        "num_all_significant": sum(bool(r["significant"]) for r in rows),
+        "tested": [r for r in rows if r["significant"] is not None],
+        "covers": sorted({r["covers"] for r in rows if r["significant"] is not None}),
     }
 
 

@@ -1,4 +1,4 @@
-"""The head of the page: what the run consists of, how it deviates from the paper's setting, and the headline result."""
+"""The head of the page: what the run is, how it deviates from the paper's setting, its endpoint and headline result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ FROM_SCRATCH = "from scratch"
 """How `fulora.classify.models` names randomly initialised weights."""
 
 _SHOWN = ("accuracy", "f1")
+POINTS = 5
+"""The difference in points for which the table `headline` has the number of replicates needed."""
 
 
 def head(run: RunFiles) -> dict[str, Any]:
@@ -22,9 +24,11 @@ def head(run: RunFiles) -> dict[str, Any]:
     grid = [r for r in run.tables["trials"] if r["stage"] == "grid" and r["status"] == "SUCCEEDED"]
     return {
         "headline": _headline(run),
+        "primary": next((r for r in run.tables["headline"] if r["primary"]), None),
+        "endpoint": _endpoint(run),
+        "points": POINTS,
         "sizes": {r["regime"]: r for r in run.tables["table1"] if r["num_es"] is not None},
         "adapter": chosen_rank(run),
-        "best": best_row(run),
         "base": base_name(run),
         "tiny_base": base_name(run).split(" ")[0] == TINY,
         "num_scored": len(scored),
@@ -40,6 +44,11 @@ def _headline(run: RunFiles) -> list[dict[str, Row]]:
     for row in run.tables["headline"]:
         found.setdefault((row["regime"], row["reference"]), {})[row["metric"]] = row
     return [rows for rows in found.values() if all(name in rows for name in _SHOWN)]
+
+
+def _endpoint(run: RunFiles) -> dict[str, Any]:
+    """Return the endpoint and its power as they were recorded before the run; empty for a run that named none."""
+    return dict(run.plan.get("endpoint") or {})
 
 
 def _scored(run: RunFiles) -> list[Row]:

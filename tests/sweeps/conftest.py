@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fulora.endpoint import planned_power
 from fulora.experiment import Experiment
 from fulora.recipes import demo
 from sweeps.core.files import write_json
@@ -65,6 +67,8 @@ def _fabricate(root: Path) -> RunPaths:
 
 
 def _plan(paths: RunPaths) -> None:
-    about = {"schema_version": SCHEMA_VERSION, "recipe": "demo", "seed": 3, "data_hash": "aa00bb11cc22"}
-    experiment = to_jsonable(replace(demo(), seed=3))
-    write_json(paths.plan, {**about, "experiment": experiment, "provenance": scores.PROVENANCE})
+    about: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "recipe": "demo", "seed": 3, "data_hash": "aa00bb11cc22"}
+    experiment = replace(demo(), seed=3)
+    power = planned_power(num_replicates=scores.REPLICATES, num_seeds=1, num_patients=15)
+    about |= {"endpoint": {"words": experiment.endpoint.words, "in_grid": True, **power}}
+    write_json(paths.plan, {**about, "experiment": to_jsonable(experiment), "provenance": scores.PROVENANCE})

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from fulora.evaluate.decomposition import SHARES
 from fulora.evaluate.published import published_table1, published_table2
 from fulora.evaluate.scores import confusion_matrix
+from fulora.evaluate.trainings import Training
 from fulora.planes import PLANES
 from sweeps.core.attempts import Attempt
 from sweeps.core.hashing import content_hash
@@ -19,6 +21,8 @@ from sweeps.scores.tables import write_measurements
 
 from .fabricated_images import RANKS
 
+REPLICATES = 3
+"""Trainings of every cell."""
 PROVENANCE = {"commit": "0123456789ab", "host": "example", "python": "3.11.2", "fulora": "0.1.0", "torch": "2.15.0"}
 
 
@@ -30,43 +34,47 @@ def write_grid(paths: RunPaths, rng: np.random.Generator, test: list[dict[str, A
     for name, published in (("table1", published_table1()), ("table2", published_table2())):
         for paper in published:
             regime, model = str(paper["regime"]), str(paper["model"])
-            trial_id = content_hash([name, regime, model])
-            right = rng.random(len(test)) < 0.5 + lift[regime]
-            answer = np.where(right, labels, rng.integers(0, 5, len(test)))
-            p = rng.dirichlet(np.ones(5), len(test)) * 0.3
-            p[np.arange(len(test)), answer] += 0.7
-            accuracy = 100 * float((p.argmax(1) == labels).mean())
+            trials, right = [content_hash([name, regime, model, r]) for r in range(REPLICATES)], []
+            for replicate, trial_id in enumerate(trials):
+                p = _probabilities(rng, labels, 0.5 + lift[regime])
+                right.append((p.argmax(1) == labels).mean())
+                predictions += [
+                    {
+                        "trial_id": trial_id, "image_id": r["image_id"], "patient_id": r["patient_id"],
+                        "centre": r["centre"], "plane": r["plane"],
+                        **{f"p_{plane.name}": float(q[plane.index]) for plane in PLANES},
+                    }
+                    for r, q in zip(test, p)
+                ]  # fmt: skip
+                matrix = confusion_matrix(p, labels)
+                shared = {"trial_id": trial_id, "regime": regime, "model": model, "replicate": replicate}
+                if name == "table1":
+                    confusion += [
+                        {**shared, "seed_index": 0, "truth": a.name, "prediction": b.name,
+                         "count": int(matrix[a.index, b.index])}
+                        for a in PLANES
+                        for b in PLANES
+                    ]  # fmt: skip
+                attempts.append((trial_id, f"{regime}, {model}, replicate {replicate}"))
+            accuracy = 100 * float(np.mean(right))
             row = {k: paper[k] for k in ("regime", "model")}
             row |= {"num_es": 100 if "HB" in regime else 250, "num_synthetic": 200 if "HB" in regime else 0}
             row |= {
                 "num_patients": 70,
                 "num_seeds": 1,
+                "num_replicates": REPLICATES,
+                "num_trainings": REPLICATES,
+                "num_collapsed": 0,
+                "covers": "patients, replicates and seeds",
                 "num_test": len(test),
                 "weights": "from scratch",
-                "trial_ids": trial_id,
+                "trial_ids": ", ".join(trials),
             }
-            for metric in METRICS:
+            for metric in (*METRICS, *SHARES):
                 row |= {metric: accuracy, f"{metric}_low": accuracy - 6, f"{metric}_high": accuracy + 6}
             if name == "table2":
                 row["num_af"] = 16 if "AF" in regime else 0
             tables[name].append(row)
-            predictions += [
-                {
-                    "trial_id": trial_id, "image_id": r["image_id"], "patient_id": r["patient_id"],
-                    "centre": r["centre"], "plane": r["plane"],
-                    **{f"p_{plane.name}": float(q[plane.index]) for plane in PLANES},
-                }
-                for r, q in zip(test, p)
-            ]  # fmt: skip
-            matrix = confusion_matrix(p, labels)
-            shared = {"trial_id": trial_id, "regime": regime, "model": model, "seed_index": 0}
-            if name == "table1":
-                confusion += [
-                    {**shared, "truth": a.name, "prediction": b.name, "count": int(matrix[a.index, b.index])}
-                    for a in PLANES
-                    for b in PLANES
-                ]
-            attempts.append((trial_id, f"{regime}, {model}"))
     for name, rows in tables.items():
         write_table(paths.table(name), name, rows)
     write_table(paths.predictions, "predictions", predictions)
@@ -75,10 +83,24 @@ def write_grid(paths: RunPaths, rng: np.random.Generator, test: list[dict[str, A
     return _attempts(attempts)
 
 
+def _probabilities(rng: np.random.Generator, labels: np.ndarray, share: float) -> np.ndarray:
+    """Return the probabilities [N, 5] of a classifier that is right in a share of the images."""
+    right = rng.random(len(labels)) < share
+    answer = np.where(right, labels, rng.integers(0, 5, len(labels)))
+    p = rng.dirichlet(np.ones(5), len(labels)) * 0.3
+    p[np.arange(len(labels)), answer] += 0.7
+    return p
+
+
+def trainings_of(row: dict[str, Any], predicted: dict[str, np.ndarray]) -> dict[Training, np.ndarray]:
+    """Return the probabilities of a row's replicates."""
+    return {(i, 0): predicted[trial_id] for i, trial_id in enumerate(row["trial_ids"].split(", "))}
+
+
 def _measure_some(paths: RunPaths, rows: list[dict[str, Any]]) -> None:
     """Write comparisons, calibration and the like of a few cells: all of them would take a second."""
     test, predicted = read_predictions(paths.predictions)
-    cells = {(r["regime"], r["model"]): predicted[r["trial_ids"]][None] for r in rows}
+    cells = {(r["regime"], r["model"]): trainings_of(r, predicted) for r in rows}
     models = ("EfficientNet b0", "ViT b16")
     some = {cell: p for cell, p in cells.items() if cell[0] in ("ES", "HB", "AF") and cell[1] in models}
     context = TestContext(
@@ -156,7 +178,8 @@ def _write_data_scaling(paths: RunPaths) -> None:
                 for end, add in (("", 0), ("_low", -5), ("_high", 5))}  # fmt: skip
         rows.append({
             "kind": kind, "regime": "HB+DA", "model": "ResNet18", "asked_real": real, "asked_synthetic": synthetic,
-            "num_es": real, "num_synthetic": synthetic, "num_patients": real // 4, "num_seeds": 1, **ends, **gain,
-            "num_test": 160, "weights": "from scratch", "trial_ids": f"t{real}{synthetic}",
+            "num_es": real, "num_synthetic": synthetic, "num_patients": real // 4, "num_seeds": 1, "num_trainings": 3,
+            "num_replicates": 3, "covers": "patients, replicates and seeds", **ends, **gain, "num_test": 160,
+            "weights": "from scratch", "trial_ids": f"t{real}{synthetic}",
         })  # fmt: skip
     write_table(paths.table("data_scaling"), "data_scaling", rows)
