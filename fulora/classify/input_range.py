@@ -16,14 +16,17 @@ InputRange = Literal["signed", "unit", "pretrained"]
 """`signed`: [-1, 1]. `unit`: [0, 1]. `pretrained`: the mean and deviation the initial weights were trained with."""
 
 
-def set_input_range(model: nn.Module, input_range: InputRange, tag: str) -> None:
+def set_input_range(model: nn.Module, input_range: InputRange, tag: str, *, side_px: int | None = None) -> None:
     """Have a model take pixels in a range, in place; `tag` is timm's name of its weights.
 
-    `signed` leaves the model as it is. The numbers are buffers that move with the model and are no part of its state.
+    With `side_px` images are resized to that side first (bicubic, antialiased). `signed` leaves pixels as they are. The
+    numbers are buffers that move with the model and are no part of its state.
     """
     import timm
     import torch
 
+    if side_px is not None:
+        model.input_px = side_px  # type: ignore[assignment]
     if input_range == "signed":
         return
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -35,11 +38,14 @@ def set_input_range(model: nn.Module, input_range: InputRange, tag: str) -> None
 
 
 def scaled(batch: Tensor, model: nn.Module) -> Tensor:
-    """Return a float batch [N, 3, R, R] of 0 to 255 in the model's range; changes it in place."""
-    mean = getattr(model, "input_mean", None)
-    if mean is None:
-        return batch.mul_(2 / 255).sub_(1)
-    return batch.mul_(1 / 255).sub_(mean).div_(model.input_std)  # type: ignore[arg-type]
+    """Return a float batch [N, 3, R, R] of 0 to 255 in the model's range and size; may change it in place."""
+    mean, side = getattr(model, "input_mean", None), getattr(model, "input_px", batch.shape[-1])
+    batch = batch.mul_(2 / 255).sub_(1) if mean is None else batch.mul_(1 / 255).sub_(mean).div_(model.input_std)  # type: ignore[arg-type]
+    if side == batch.shape[-1]:
+        return batch
+    from torch.nn import functional
+
+    return functional.interpolate(batch, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
 
 
 def black(model: nn.Module) -> Tensor | float:

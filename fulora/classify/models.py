@@ -1,16 +1,17 @@
-"""The paper's five classifier architectures, with ImageNet weights where available.
+"""The paper's five classifier architectures and encoders of today, with pretrained weights where available.
 
 In: a model's name, a directory of weight files (optional), a resolution, a seed. Out: a torch module with a new 5-way
 head, and the name of its initial weights.
 Source: paper section 3, "Downstream Classification" (five architectures, ImageNet weights, new final layer, all weights
-trained). Pixels are in [-1, 1], as in the paper, whatever normalisation the weights were trained with.
+trained). Pixels are in [-1, 1], as in the paper, whatever normalisation the weights were trained with; a frozen encoder
+takes them as it was trained.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fulora.errors import InputError, fault
 from fulora.planes import PLANES
@@ -36,6 +37,21 @@ class ModelSpec:
     relative_cost: float = 2.0
     """Seconds per image relative to the lightest, measured at 64 px; used only to order
     trials."""
+    trained: Literal["all", "head"] = "all"
+    """All weights (the paper's way), or the new head alone on a frozen encoder (linear probe)."""
+    input_px: int | None = None
+    """Side that the model resizes its input to; None: it takes the grid's resolution."""
+    on_hub: bool = True
+    """Whether timm's hub has the weights; else they are given as a file, or the model is refused."""
+    normalised_as: str | None = None
+    """timm's name of weights whose pixel mean and deviation these have; None: the tag's own."""
+    licence: str = "see the source of the weights"
+    """Licence of the weights, recorded with every training."""
+
+    @property
+    def range_tag(self) -> str:
+        """timm's name of the weights whose pixel range the model was trained with."""
+        return self.normalised_as or self.tag
 
     @property
     def architecture(self) -> str:
@@ -75,10 +91,46 @@ MODELS: dict[str, ModelSpec] = {
         patch_px=16,
         relative_cost=8.0,
     ),
+    "DINOv2 b14, head": ModelSpec(
+        tag="vit_base_patch14_dinov2.lvd142m",
+        torchvision_stem="dinov2_vitb14",
+        channels_last=False,
+        patch_px=14,
+        relative_cost=3.0,
+        trained="head",
+        input_px=224,
+        licence="Apache-2.0",
+    ),
+    "DINOv3 b16, head": ModelSpec(
+        tag="vit_base_patch16_dinov3.lvd1689m",
+        torchvision_stem="dinov3_vitb16",
+        channels_last=False,
+        patch_px=16,
+        relative_cost=3.0,
+        trained="head",
+        input_px=256,
+        licence="DINOv3 License",
+    ),
+    # An open_clip file released by its authors (arXiv 2502.14807); its images are normalised as CLIP's.
+    "FetalCLIP l14, head": ModelSpec(
+        tag="vit_large_patch14_clip_224.fetalclip",
+        torchvision_stem="FetalCLIP_weights",
+        channels_last=False,
+        patch_px=14,
+        relative_cost=8.0,
+        trained="head",
+        input_px=224,
+        on_hub=False,
+        normalised_as="vit_large_patch14_clip_224.openai",
+        licence="of its authors: see where the file is from",
+    ),
 }
-"""The five architectures by the paper's names, in its row order. timm has no copy of torchvision's weights of
-MobileNet v2, EfficientNet b0 and ViT b16, so its own are pinned; ViT b16: the tag trained on ImageNet-1k alone. To add
-an architecture of timm, add an entry here."""
+"""Architectures by name: the paper's five in its row order, then encoders of today. timm has no copy of torchvision's
+weights of MobileNet v2, EfficientNet b0 and ViT b16, so its own are pinned; ViT b16: the tag trained on ImageNet-1k
+alone. To add an architecture of timm, add an entry here."""
+
+PAPER_MODELS = ("DenseNet169", "MobileNet v2", "EfficientNet b0", "ResNet18", "ViT b16")
+"""The paper's five, in its row order; the default grid. The others are trained where `--grid.models` names them."""
 
 
 def model_faults(name: str) -> list[str]:
@@ -90,7 +142,7 @@ def model_faults(name: str) -> list[str]:
 
 def resolution_faults(name: str, resolution_px: int) -> list[str]:
     """Return the faults of an input's side for a known model: none, or one naming the rule."""
-    patch = MODELS[name].patch_px or 1
+    patch = MODELS[name].patch_px or 1 if MODELS[name].input_px is None else 1
     if resolution_px >= 32 and resolution_px % patch == 0:
         return []
     rule = "must be at least 32" + (f", and a multiple of {patch} for {name}" if patch > 1 else "")
@@ -110,11 +162,13 @@ def new_model(name: str, *, resolution_px: int, seed: int) -> nn.Module:
     architecture = MODELS[name].architecture
     with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator: restore it
         torch.manual_seed(seed)
-        if MODELS[name].patch_px is None:
-            return timm.create_model(architecture, pretrained=False, num_classes=len(PLANES))
-        vit = timm.create_model(
-            architecture, pretrained=False, num_classes=len(PLANES), img_size=resolution_px, weight_init="skip"
-        )
+        spec, shared = MODELS[name], dict[str, Any](pretrained=False, num_classes=len(PLANES))
+        if spec.patch_px is None:
+            return timm.create_model(architecture, **shared)
+        side = spec.input_px or resolution_px
+        if spec.trained == "head":  # a probe of random weights is of no use, however they are drawn
+            return timm.create_model(architecture, img_size=side, **shared)
+        vit = timm.create_model(architecture, img_size=side, weight_init="skip", **shared)
         _initialise_vit(vit)
         return vit
 
@@ -179,7 +233,7 @@ def build_model(
             return model, f"{label} (folder)"
     if pretrained == "local":
         return model, "from scratch"
-    state = files.hub_state(spec.tag)
+    state = files.hub_state(spec.tag) if spec.on_hub else None
     if state is not None:
         files.load_backbone(model, state, architecture=name, origin=f"hub:timm/{spec.tag}")
         return model, f"{spec.tag} (hub)"
@@ -194,7 +248,9 @@ def weights_faults(name: str, *, weights: Path | None, pretrained: Pretrained) -
     from fulora.classify import weights as files
 
     identity = weights_identity(name, weights=weights, pretrained=pretrained)
-    if not identity.startswith("hub:") or files.hub_has(MODELS[name].tag):
+    if identity == "from scratch" and MODELS[name].trained == "head":
+        return [_absent(name, pretrained)]  # a frozen encoder of random weights says nothing
+    if not identity.startswith("hub:") or (MODELS[name].on_hub and files.hub_has(MODELS[name].tag)):
         return []
     return [_absent(name, pretrained)]
 

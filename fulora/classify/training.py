@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fulora.classify.augment import augment_batch
-from fulora.classify.batches import load_batches, split_batches
 from fulora.classify.checkpoints import CheckpointManager, TrainingState, identity_of
 from fulora.classify.classifier_config import ClassifierConfig
+from fulora.classify.epochs import TrainingImages, train_epoch
 from fulora.classify.inference import predict, refit_batchnorm, takes_half
-from fulora.classify.input_range import black, set_input_range
+from fulora.classify.input_range import set_input_range
 from fulora.classify.models import MODELS, build_model
+from fulora.classify.probe import embed, freeze_encoder, head_of
 from fulora.device import (
     freed_memory_kept,
     peak_memory_bytes,
@@ -52,8 +52,8 @@ class TrainedClassifier:
     weights_name: str
     """Initial weights: `resnet18.tv_in1k (folder)`, `... (hub)` or `from scratch`."""
     history: list[dict[str, float]]
-    """One row per epoch: epoch, loss, accuracy (percent, training), learning_rate, images_per_second, seconds, and
-    validation_accuracy where there is a validation set."""
+    """One row per epoch: epoch, steps, loss, accuracy (percent, training), learning_rate, images_per_second, seconds,
+    and validation_accuracy where there is a validation set."""
     seconds: float
     """Training time, without building the model; including earlier processes if it was resumed."""
     peak_memory_bytes: int
@@ -77,8 +77,11 @@ def train_classifier(
     validation: tuple[Pixels, np.ndarray] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
+    first: np.ndarray | None = None,
 ) -> TrainedClassifier:
     """Return a classifier trained on uint8 images [N, R, R, 3] with plane indices [N].
+
+    Images marked in `first`, bool [N], are trained on in the first half of the epochs, the others in the second.
 
     The same arguments give the same weights on a CPU with the same number of threads. `on_epoch` is called with each
     row of the history. `checkpoint` is a directory for checkpoints, written after an epoch at most every
@@ -90,7 +93,7 @@ def train_classifier(
 
     if config.keep == "best" and validation is None:
         raise InputError(fault("keep", config.keep, "needs validation images", "Give some, or keep the last epoch"))
-    raise_if_any(config.validate() + _image_faults(pixels, labels, config.resolution_px))
+    raise_if_any(config.validate() + _image_faults(pixels, labels, config.resolution_px) + _order_faults(first, config))
     place = torch.device(resolve_device(device))
     model, weights_name = build_model(
         config.model,
@@ -99,7 +102,13 @@ def train_classifier(
         seed=derive_seed(seed, "classifier", "init"),
         pretrained=config.pretrained,
     )
-    set_input_range(model, config.pixels, MODELS[config.model].tag)
+    spec = MODELS[config.model]
+    set_input_range(
+        model, "pretrained" if spec.trained == "head" else config.pixels, spec.range_tag, side_px=spec.input_px
+    )
+    frozen = MODELS[config.model].trained == "head"
+    if frozen:
+        freeze_encoder(model)
     model = model.to(place)
     if place.type == "cuda" or MODELS[config.model].channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,20 +119,25 @@ def train_classifier(
         draws=torch.Generator().manual_seed(derive_seed(seed, "classifier", "augmentation")),
     )
     checkpoints, resumed_from = None, 0
-    if checkpoint is not None:
-        held = [] if validation is None else [np.asarray(validation[1])]
+    if checkpoint is not None and not frozen:  # a head is trained in seconds
+        held = [] if validation is None else [validation[1]]
         facts = (asdict(config), takes_half(config.precision, place), seed, weights_name, place.type, pixels.shape)
-        identity = identity_of(*facts, np.asarray(labels), *held)
+        parts = [np.asarray(part) for part in (labels, *held, *([] if first is None else [first]))]
+        identity = identity_of(*facts, *parts)
         checkpoints = CheckpointManager(checkpoint, identity=identity, every_seconds=checkpoint_seconds)
         resumed_from = checkpoints.resume(state)
     reset_peak_memory(str(place))
     set_speed_flags(str(place), exact_fp32=config.precision == "fp32", fixed_shapes=True)
     with freed_memory_kept(str(place)):
-        _train_epochs(
-            state, pixels, np.asarray(labels, dtype=np.int64), config, place, validation, checkpoints, on_epoch
+        embedded = None
+        if frozen and not config.augment:
+            embedded = embed(model, pixels, place, half=takes_half(config.precision, place))
+        images = TrainingImages(
+            pixels=pixels, labels=np.asarray(labels, dtype=np.int64), first=first, embedded=embedded
         )
+        _train_epochs(state, images, config, place, validation, checkpoints, on_epoch)
     if state.best_weights:
-        model.load_state_dict(state.best_weights)
+        (head_of(model) if frozen else model).load_state_dict(state.best_weights)
     return TrainedClassifier(
         model=model.eval(),
         weights_name=weights_name,
@@ -138,8 +152,7 @@ def train_classifier(
 
 def _train_epochs(
     state: TrainingState,
-    pixels: Pixels,
-    labels: np.ndarray,
+    images: TrainingImages,
     config: ClassifierConfig,
     place: torch.device,
     validation: tuple[Pixels, np.ndarray] | None,
@@ -147,22 +160,24 @@ def _train_epochs(
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> None:
     """Train the remaining epochs, in place."""
-    model = state.model
+    model, frozen = state.model, MODELS[config.model].trained == "head"
+    held = None
+    if validation is not None and frozen:
+        held = embed(model, validation[0], place, half=takes_half(config.precision, place))
     while len(state.history) < config.epochs:
         begin = time.perf_counter()
-        row = _train_epoch(state, pixels, labels, config, place)
+        row = train_epoch(state, images, config, place, frozen=frozen)
         last = row["epoch"] == config.epochs
-        if config.refit_batchnorm and last:
-            refit_batchnorm(model, pixels, config, place)
+        if config.refit_batchnorm and last and not frozen:
+            refit_batchnorm(model, images.pixels, config, place)
         if validation is not None:
-            found = predict(
-                model, validation[0], batch_size=config.batch_size, device=str(place), precision=config.precision
-            )
-            guesses = found.argmax(1)
+            guesses = _guesses(model, validation[0], held, config, place)
             row["validation_accuracy"] = 100.0 * float((guesses == validation[1]).mean())
-            if config.keep == "best" and row["validation_accuracy"] > state.best:
+            allowed = images.may_keep(int(row["epoch"]), config.epochs)
+            if config.keep == "best" and allowed and row["validation_accuracy"] > state.best:
                 state.kept, state.best = len(state.history) + 1, row["validation_accuracy"]
-                state.best_weights = {name: v.to("cpu", copy=True) for name, v in model.state_dict().items()}
+                kept = head_of(model).state_dict() if frozen else model.state_dict()
+                state.best_weights = {name: v.to("cpu", copy=True) for name, v in kept.items()}
         state.history.append(row)
         state.seconds += time.perf_counter() - begin
         if checkpoints is not None and not last:
@@ -171,55 +186,33 @@ def _train_epochs(
             on_epoch(row)
 
 
-def _train_epoch(
-    state: TrainingState, pixels: Pixels, labels: np.ndarray, config: ClassifierConfig, place: torch.device
-) -> dict[str, float]:
-    """Train one epoch, in place, and return its row of the history. Synchronises with the device once, at the end."""
+def _guesses(
+    model: nn.Module, pixels: Pixels, held: torch.Tensor | None, config: ClassifierConfig, place: torch.device
+) -> np.ndarray:
+    """Return the predicted plane of every validation image; `held` are their features by a frozen encoder."""
     import torch
-    from torch.nn import functional
 
-    begin, model, optimizer = time.perf_counter(), state.model.train(), state.optimizer
-    half = takes_half(config.precision, place)
-    losses: list[torch.Tensor] = []
-    correct = torch.zeros((), dtype=torch.int64, device=place)
-    order = state.order.permutation(len(pixels))
-    batches = split_batches(order, config.batch_size)
-    sizes = [len(rows) for rows in batches]
-    targets = torch.from_numpy(labels[order]).to(place).split(sizes)
-    for batch, target in zip(load_batches(pixels, batches, model, place), targets, strict=True):
-        if config.augment:
-            batch = augment_batch(batch, config.augmentation, state.draws, black(model))
-        with torch.autocast(place.type, torch.bfloat16, enabled=half):
-            logits = model(batch)
-        loss = functional.cross_entropy(logits.float(), target)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.detach())
-        correct += (logits.detach().argmax(1) == target).sum()
-    values = torch.stack(losses).double().cpu()
-    epoch = len(state.history) + 1
-    if not values.isfinite().all():
-        step = (epoch - 1) * len(batches) + int((~values.isfinite()).nonzero()[0]) + 1
-        raise FloatingPointError(f"the loss of {config.model} is not finite at step {step}; lower learning_rate")
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    seconds = time.perf_counter() - begin
-    return {
-        "epoch": epoch,
-        "loss": float((values * weights).sum() / weights.sum()),
-        "accuracy": 100.0 * float(correct) / len(pixels),
-        "learning_rate": config.learning_rate,
-        "images_per_second": len(pixels) / seconds,
-        "seconds": seconds,
-    }
+    if held is not None:
+        with torch.inference_mode():
+            return head_of(model)(held).argmax(1).cpu().numpy()
+    found = predict(model, pixels, batch_size=config.batch_size, device=str(place), precision=config.precision)
+    return found.argmax(1)
 
 
 def _optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Optimizer:
     import torch
 
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum, fused=True)
+        return torch.optim.AdamW(trained, lr=config.learning_rate, fused=True)
+    return torch.optim.SGD(trained, lr=config.learning_rate, momentum=config.momentum, fused=True)
+
+
+def _order_faults(first: np.ndarray | None, config: ClassifierConfig) -> list[str]:
+    if first is None or (min(first.sum(), (~first).sum()) > 1 and config.epochs > 1):
+        return []
+    rule = "needs two images or more before and after, and two epochs"
+    return [fault("first", (int(first.sum()), int((~first).sum()), config.epochs), rule, "Give more, or train on all")]
 
 
 def _image_faults(pixels: Pixels, labels: np.ndarray, resolution_px: int) -> list[str]:

@@ -3,7 +3,7 @@
 In: weight files of timm (safetensors, pth) or torchvision (pth). Out: a model whose backbone has them; the head
 is new. No file can run code: safetensors, or torch's `weights_only=True`.
 Source: torchvision's model definitions; its DenseNet and ResNet use timm's names, its MobileNet v2 and EfficientNet
-list the same tensors in the same order under other names, its ViT needs some renamings.
+list the same tensors in the same order under other names, its ViT needs some renamings. open_clip's VisionTransformer.
 """
 
 from __future__ import annotations
@@ -37,6 +37,23 @@ _VIT_NAMES = (
     (r"^encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.", r"blocks.\1.attn.proj."),
     (r"^encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.", r"blocks.\1.mlp.fc1."),
     (r"^encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.", r"blocks.\1.mlp.fc2."),
+)
+
+
+_CLIP = "visual."
+"""Prefix of the image encoder in open_clip's files."""
+_CLIP_NAMES = (
+    ("class_embedding", "cls_token"),
+    ("positional_embedding", "pos_embed"),
+    ("conv1", "patch_embed.proj"),
+    ("transformer.resblocks.", "blocks."),
+    ("ln_pre", "norm_pre"),
+    ("ln_post", "norm"),
+    ("ln_", "norm"),
+    ("in_proj_", "qkv."),
+    ("out_proj", "proj"),
+    ("mlp.c_fc", "mlp.fc1"),
+    ("mlp.c_proj", "mlp.fc2"),
 )
 
 
@@ -205,6 +222,10 @@ def _timm_names(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
     """Return the tensors under timm's names, or unchanged where no rule applies."""
     if set(given) == set(wanted):
         return given
+    if f"{_CLIP}class_embedding" in given:
+        found = {key: value for key, value in _clip_names(given).items() if not _is_head(key)}
+        found["cls_token"], found["pos_embed"] = found["cls_token"].view(1, 1, -1), found["pos_embed"].unsqueeze(0)
+        return found
     if "class_token" in given:
         return {_renamed_vit(key): value for key, value in given.items()}
     # torchvision's older DenseNet files: denselayer1.norm.1.weight for denselayer1.norm1.weight
@@ -223,6 +244,18 @@ def _timm_names(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
     if same and endings and any(key.startswith("features.") for key in given):
         return dict(zip(wanted, given.values(), strict=True)) | counters
     return given
+
+
+def _clip_names(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the image encoder of an open_clip file under timm's names, without text encoder and projection."""
+    found = {}
+    for key, value in given.items():
+        if key.startswith(_CLIP) and key != f"{_CLIP}proj":
+            name = key.removeprefix(_CLIP)
+            for theirs, ours in _CLIP_NAMES:
+                name = name.replace(theirs, ours)
+            found[name] = value
+    return found
 
 
 def _renamed_vit(key: str) -> str:

@@ -32,6 +32,8 @@ class Regime:
     """Whether synthetic images are included."""
     augment: bool
     """Whether classical data augmentation (DA) is used."""
+    synthetic_first: bool = False
+    """Whether synthetic images are trained on in the first half of the epochs, real ones in the second."""
 
 
 REGIMES: dict[str, Regime] = {
@@ -45,6 +47,9 @@ REGIMES: dict[str, Regime] = {
         Regime(name="ES+AF", spanish="all", african=True, synthetic=False, augment=False),
         Regime(name="HB full", spanish="all", african=False, synthetic=True, augment=False),
         Regime(name="HB full+DA", spanish="all", african=False, synthetic=True, augment=True),
+        # As RoentGen-v2 does: pre-trained on synthetic images, fine-tuned on real ones.
+        Regime(name="SYN->ES", spanish="all", african=False, synthetic=True, augment=False, synthetic_first=True),
+        Regime(name="SYN->ES+DA", spanish="all", african=False, synthetic=True, augment=True, synthetic_first=True),
     )
 }
 """All regimes by name."""

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from fulora.classify.models import MODELS
 from fulora.data.records import ImageRecord
+from fulora.data.regimes import REGIMES
 from fulora.device import Footprint
 from fulora.planes import PLANES, plane_from_label
 from sweeps.core.selections import read_selection
@@ -56,6 +58,7 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
         on_epoch=on_epoch,
         validation=(pixels_of(stores, validation), _labels(validation)) if validation else None,
         checkpoint=place.scratch,
+        first=np.array([r.source == "synthetic" for r in training]) if REGIMES[trial.regime].synthetic_first else None,
     )
     probabilities = predict(trained.model, pixels_of(stores, test), device=trained.device, precision=config.precision)
     write_table(place.out / PREDICTIONS_FILE, "predictions", _prediction_rows(step.key, test, probabilities))
@@ -68,6 +71,8 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
         **({"validation_accuracy": last["validation_accuracy"]} if validation else {}),
         "images_per_second": last["images_per_second"],
         "weights": trained.weights_name,
+        "licence": MODELS[config.model].licence,
+        "num_steps": sum(int(row["steps"]) for row in trained.history),
         "num_es": _count(training, "spanish"),
         "num_af": _count(training, "african"),
         "num_synthetic": _count(training, "synthetic"),

@@ -18,6 +18,8 @@ REGIMES = {
     "HB+DA": "#7a3b9c",
     "AF": "#2c7d46",
     "ES+AF": "#b03a5b",
+    "SYN->ES": "#4a5d23",
+    "SYN->ES+DA": "#5c3d7a",
     "HB full": "#0b5c70",
     "HB full+DA": "#8a3324",
 }

@@ -11,7 +11,15 @@ import torchvision
 from safetensors.torch import save_file
 
 from fulora.classify.classifier_config import ClassifierConfig
-from fulora.classify.models import MODELS, ModelSpec, build_model, new_model, weights_faults, weights_identity
+from fulora.classify.models import (
+    MODELS,
+    PAPER_MODELS,
+    ModelSpec,
+    build_model,
+    new_model,
+    weights_faults,
+    weights_identity,
+)
 from fulora.classify.training import predict, train_classifier
 from fulora.errors import InputError
 from fulora.experiment import Grid
@@ -30,7 +38,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PAPER_MODELS)
 def test_runs_at_64_px_with_five_outputs_and_is_seeded(name: str) -> None:
     model = new_model(name, resolution_px=64, seed=3).eval()
     with torch.inference_mode():
@@ -63,13 +71,13 @@ def test_vit_starts_as_timm_starts_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PAPER_MODELS)
 def test_runs_at_512_px(name: str) -> None:
     with torch.inference_mode():
         assert new_model(name, resolution_px=512, seed=0).eval()(torch.zeros(1, 3, 512, 512)).shape == (1, 5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PAPER_MODELS)
 def test_torchvision_file_gives_torchvision_features(name: str, tmp_path) -> None:
     """The mapping of names is right if timm's model then computes what torchvision's does."""
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ import torch
 
 from fulora.classify import augment
 from fulora.classify.classifier_config import ClassifierConfig
-from fulora.classify.models import MODELS, new_model
+from fulora.classify.models import PAPER_MODELS, new_model
 from fulora.classify.training import predict, train_classifier
 from fulora.diffusion.sampler import Sampler, SampleRow, SamplingConfig
 from fulora.evaluate.copies import FeatureSet, audit_copies
@@ -55,7 +55,7 @@ def test_a_batch_of_images_waits_four_times_whatever_its_steps(small_base: Path,
         assert np.abs(drawn.astype(int) - images).mean() < 8
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PAPER_MODELS)
 def test_an_epoch_of_a_classifier_waits_three_times(name: str) -> None:
     """Labels there, losses and hits back; BatchNorm's refit and augmentation add none. In float32 the CPU's loss."""
     rng = np.random.default_rng(0)

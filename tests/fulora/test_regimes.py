@@ -68,6 +68,8 @@ CATALOG = [
         ("ES+AF", 200, 50, 0),
         ("HB full", 200, 0, 100),
         ("HB full+DA", 200, 0, 100),
+        ("SYN->ES", 200, 0, 100),
+        ("SYN->ES+DA", 200, 0, 100),
     ],
 )
 def test_every_regime(regime: str, num_es: int, num_af: int, num_synthetic: int) -> None:
@@ -82,8 +84,10 @@ def test_every_regime(regime: str, num_es: int, num_af: int, num_synthetic: int)
 
 
 def test_the_tables_regimes_are_all_there_is() -> None:
-    assert set(TABLE1_REGIMES) | set(TABLE2_REGIMES) | set(HYBRIDS) == set(REGIMES)
-    assert [name for name, regime in REGIMES.items() if regime.augment] == ["ES+DA", "HB+DA", "HB full+DA"]
+    ours = {"SYN->ES", "SYN->ES+DA"}
+    assert set(TABLE1_REGIMES) | set(TABLE2_REGIMES) | set(HYBRIDS) | ours == set(REGIMES)
+    assert all(regime.augment == name.endswith("+DA") for name, regime in REGIMES.items())
+    assert {name for name, regime in REGIMES.items() if regime.synthetic_first} == ours
 
 
 def test_hybrid_is_balanced() -> None:

@@ -12,7 +12,7 @@ from fulora.classify.augment import AugmentConfig, augment_batch
 from fulora.classify.batches import split_batches, to_input
 from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.input_range import black, set_input_range
-from fulora.classify.models import MODELS, new_model
+from fulora.classify.models import MODELS, PAPER_MODELS, new_model
 from fulora.classify.training import predict, train_classifier
 from fulora.errors import InputError
 
@@ -232,7 +232,7 @@ def test_crops_lie_in_the_image_and_keep_the_area_that_was_asked_for() -> None:
     assert torch.equal(whole, augment_batch(batch, AugmentConfig(), torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PAPER_MODELS)
 def test_no_model_draws_random_numbers_while_it_trains(name: str) -> None:
     """A checkpoint holds the two streams of the training and no global one: no dropout may be on."""
     model = new_model(name, resolution_px=64, seed=0).train()
