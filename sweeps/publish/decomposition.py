@@ -31,10 +31,10 @@ def printed_errors() -> list[dict[str, Any]]:
             rows.append(
                 {
                     "table": table, **counts, "num_test": NUM_TEST,
-                    "num_other": found.num_other, "num_other_low": found.num_other_range[0],
-                    "num_other_high": found.num_other_range[1], "num_wrong_plane": found.num_wrong_plane,
-                    "num_wrong_plane_low": found.num_wrong_plane_range[0],
-                    "num_wrong_plane_high": found.num_wrong_plane_range[1], "num_matrices": found.num_matrices,
+                    "images_other": found.num_other, "images_other_low": found.num_other_range[0],
+                    "images_other_high": found.num_other_range[1], "images_wrong_plane": found.num_wrong_plane,
+                    "images_wrong_plane_low": found.num_wrong_plane_range[0],
+                    "images_wrong_plane_high": found.num_wrong_plane_range[1], "num_matrices": found.num_matrices,
                 }
             )  # fmt: skip
     return rows
@@ -52,7 +52,7 @@ def paper_errors() -> list[dict[str, Any]]:
     for table, regime, *counts in cells:
         mine = [r for r in printed if (r["table"], r["regime"]) == (table, regime)]
         shares = {
-            name: 100 * float(np.mean([r[f"num_{name.removeprefix('share_')}"] for r in mine])) / NUM_TEST
+            name: 100 * float(np.mean([r[f"images_{name.removeprefix('share_')}"] for r in mine])) / NUM_TEST
             for name in ("share_other", "share_wrong_plane")
         }
         accuracy = float(np.mean([float(r["accuracy"]) for r in mine]))
@@ -96,7 +96,7 @@ def _row(
     source: str, table: str, regime: str, num_models: int, num_test: int, accuracy: float, shares: Mapping[str, float]
 ) -> dict[str, Any]:
     named = {name: shares[name] for name in ("share_other", "share_wrong_plane")}
-    images = {name.replace("share_", "num_"): share * num_test / 100 for name, share in named.items()}
+    images = {name.replace("share_", "images_"): share * num_test / 100 for name, share in named.items()}
     return {
         "source": source, "table": table, "regime": regime, "num_models": num_models, "num_test": num_test,
         "accuracy": accuracy, **named, **images,

@@ -93,13 +93,15 @@ PRINTED_ERRORS = Table(
         "num_synthetic": NUM_SYNTHETIC,
         "accuracy": score_column("accuracy"),
         "num_test": NUM_TEST,
-        "num_other": number("Images predicted as Other: mean over the confusion matrices that fit the row", "images"),
-        "num_other_low": integer("The fewest predicted as Other over these matrices", "images"),
-        "num_other_high": integer("The most predicted as Other over these matrices", "images"),
-        "num_wrong_plane": number("Images predicted as a wrong tested plane: mean over these matrices", "images"),
-        "num_wrong_plane_low": integer("The fewest of a wrong plane over these matrices", "images"),
-        "num_wrong_plane_high": integer("The most of a wrong plane over these matrices", "images"),
-        "num_matrices": integer("Confusion matrices (hits and false positives per plane) that fit the row"),
+        "images_other": number(
+            "Images predicted as Other: mean over the confusion matrices that fit the row", "images"
+        ),
+        "images_other_low": integer("The fewest predicted as Other over these matrices", "images"),
+        "images_other_high": integer("The most predicted as Other over these matrices", "images"),
+        "images_wrong_plane": number("Images predicted as a wrong tested plane: mean over these matrices", "images"),
+        "images_wrong_plane_low": integer("The fewest of a wrong plane over these matrices", "images"),
+        "images_wrong_plane_high": integer("The most of a wrong plane over these matrices", "images"),
+        "num_matrices": integer("Confusion matrices (hits and false positives per plane) that fit the row", "matrices"),
     },
     notes="Written by `sweeps compare --paper-to results/paper`, beside `regime_errors`.",
 )
@@ -121,8 +123,8 @@ REGIME_ERRORS = Table(
         "accuracy_4way": number(
             "Accuracy where the choice is among the four tested planes; null for the paper, which cannot be asked", "%"
         ),
-        "num_other": number("`share_other` in images", "images"),
-        "num_wrong_plane": number("`share_wrong_plane` in images", "images"),
+        "images_other": number("`share_other` in images", "images"),
+        "images_wrong_plane": number("`share_wrong_plane` in images", "images"),
         "num_test": NUM_TEST,
     },
     notes="""\

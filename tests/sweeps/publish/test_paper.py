@@ -130,12 +130,12 @@ def test_what_errors_consist_of_comes_first(capsys, tmp_path, real) -> None:
     assert f"the paper: HB+DA against ES+DA is {gain} more confusion of planes" in said
     assert "this run: HB+DA against ES+DA is +17.2 points of accuracy: +17.2 from fewer predictions of Other" in said
     rows = {(r["source"], r["table"], r["regime"]): r for r in read_rows(run.table("regime_errors"), "regime_errors")}
-    images = {key[2]: (round(r["num_other"], 1), round(r["num_wrong_plane"], 1)) for key, r in rows.items()
+    images = {key[2]: (round(r["images_other"], 1), round(r["images_wrong_plane"], 1)) for key, r in rows.items()
               if key[:2] == ("the paper", "table1")}  # fmt: skip
     assert images == {"ES": (78.9, 6.7), "ES+DA": (65.0, 11.4), "HB": (63.0, 5.4), "HB+DA": (30.8, 18.0)}
     for row in rows.values():
         assert row["accuracy"] + row["share_other"] + row["share_wrong_plane"] == pytest.approx(100, abs=0.01)
-    assert rows["this run", "table1", "HB+DA"]["num_other"] == pytest.approx(53)
+    assert rows["this run", "table1", "HB+DA"]["images_other"] == pytest.approx(53)
 
 
 @pytest.mark.parametrize(
