@@ -193,3 +193,16 @@ def footprint(device: str) -> Footprint:
         beside_pool = max(0, total - free - torch.cuda.memory_reserved(device))
         return Footprint(torch.cuda.max_memory_reserved(device) + beside_pool, total, words)
     return Footprint(process_peak_bytes(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), words)
+
+
+def hardware(device: str) -> str:
+    """Return the name of what computes, by which measurements are kept: a GPU's, or the processor's."""
+    import platform
+    from pathlib import Path
+
+    if device.startswith("cuda"):
+        return device_in_words(device)
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from fulora.errors import InputError, fault
-from sweeps.launch import Launch, LoraLaunch, SampleLaunch
+from sweeps.launch import Launch, LoraLaunch, PlanLaunch, SampleLaunch
 
 if TYPE_CHECKING:
     from sweeps.core.attempts import Attempt
@@ -96,12 +96,27 @@ def sample(launch: SampleLaunch) -> int:
     return 0
 
 
-def plan(launch: Launch) -> int:
-    """Print the plan of a study."""
+def plan(launch: PlanLaunch) -> int:
+    """Print the plan of a study, and what it would cost where that is asked for."""
     from sweeps.console.status import print_plan
 
-    print_plan(launch.experiment, launch.folder)
+    experiment, place = launch.experiment, launch.place
+    if not launch.json:
+        print_plan(experiment, launch.folder)
+    if launch.json or place.measure or (place.gpus, place.gpu, launch.cluster.price) != (None, None, None):
+        from sweeps.console.cost import print_cost, to_json
+        from sweeps.console.terminal import new_console
+        from sweeps.forecast import forecast
+
+        cost = forecast(experiment, launch.folder, place, launch.cluster, _to_stderr)
+        print(to_json(cost)) if launch.json else print_cost(cost, new_console())
+    else:
+        print("--gpus 8 --gpu H100 --price 2.5, or --measure, says what it would cost")
     return 0
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ import tyro
 
 from fulora.experiment import Experiment
 from fulora.recipes import RECIPES
+from sweeps.cost.place import Place
 from sweeps.engine.options import ClusterOptions
 from sweeps.ranks.search_space import LoraSearch
 
@@ -54,7 +55,16 @@ class SampleLaunch(Launch):
     """Format at --to: Parquet files with the PNG bytes inside, or PNG files with a metadata.parquet (imagefolder)."""
 
 
-_LAUNCHES: dict[str, type[Launch]] = {"lora": LoraLaunch, "sample": SampleLaunch}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanLaunch(Launch):
+    """The same for the command that says what a study would cost."""
+
+    place: Annotated[Place, tyro.conf.arg(name="")] = Place()
+    json: bool = False
+    """Print what it would cost as JSON, and nothing else."""
+
+
+_LAUNCHES: dict[str, type[Launch]] = {"lora": LoraLaunch, "sample": SampleLaunch, "plan": PlanLaunch}
 
 
 def launch_of(command: str, words: list[str], about: str = "") -> Any:

@@ -71,7 +71,7 @@ def imported_modules(file: Path, modules: set[str]) -> set[str]:
 
 
 ROOMS = (
-    "core", "engine", "sources", "ranks", "images", "grid", "scores", "report", "publish", "console",
+    "core", "engine", "sources", "ranks", "images", "grid", "scores", "cost", "report", "publish", "console",
 )  # fmt: skip
 """The rooms of sweeps: each may import those before it. The modules beside them (`study`, `run`, `cli`, ...) may all.
 """
@@ -82,6 +82,7 @@ AGAINST = {
         "sweeps.images.draw",
     ): "a candidate is scored by images drawn as any set is",
     ("sweeps.console.status", "sweeps.study"): "`plan` prints the study that it plans",
+    ("sweeps.cost.estimate", "sweeps.study"): "what is estimated is a study's plan",
 }
 """Imports against the direction, and why."""
 

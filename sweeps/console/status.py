@@ -47,7 +47,7 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
     raise_if_any(replace(experiment, data_required=False).validate())
     check_base(experiment.base, allow_pickle=experiment.allow_pickle)
     store = RunPaths(folder).store
-    records = _records(experiment, store)
+    records = records_of(experiment, store)
     console = new_console()
     console.print(f"recipe {experiment.recipe}, seed {experiment.seed}, base {experiment.base}", soft_wrap=True)
     table = grid(["stage", "trial", "id", "state"], 9)
@@ -79,7 +79,7 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
         console.print("no data was read: ids need the images (give --spanish and --african, or run the demo first)")
 
 
-def _records(experiment: Experiment, store: Store) -> list[ImageRecord] | None:
+def records_of(experiment: Experiment, store: Store) -> list[ImageRecord] | None:
     """Return the catalog's records: of the run where it has them, else read from the folders; None without either."""
     catalog = plan_catalog(experiment)
     if _is_done(store, catalog):

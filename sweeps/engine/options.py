@@ -39,6 +39,8 @@ class ClusterOptions:
     gpus_per_trial: float | None = None
     """GPUs per trial. A fraction packs trials on one GPU (0.5: two); Ray does not limit GPU memory, so they must fit
     together. By default trials share a GPU as far as the measured memory of the largest trial allows."""
+    price: float | None = None
+    """Price of a GPU-hour, in any currency: what a run costs is then said in money too."""
 
     def validate(self) -> list[str]:
         """Return every fault of these options, empty when there is none."""
@@ -65,6 +67,8 @@ class ClusterOptions:
             found.append(fault("wait_for_gpus", self.wait_for_gpus, rule, "Use 600."))
         if self.max_retries < 0:
             found.append(fault("max_retries", self.max_retries, "must be at least 0", "Use 3."))
+        if self.price is not None and not 0 <= self.price < float("inf"):
+            found.append(fault("price", self.price, "must be at least 0", "Such as 2.5."))
         share = self.gpus_per_trial
         if share is not None and (share <= 0 or (share > 1 and share % 1)):
             remedy = "Use a fraction of one GPU or whole GPUs."

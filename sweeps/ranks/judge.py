@@ -33,7 +33,10 @@ def train_judge_step(step: Step, place: Place, report: Report) -> dict[str, Any]
     epochs = max(1, round(trial.judge.epochs * trial.judge.num_images / len(training[0])))
     config = replace(trial.judge, epochs=epochs)
 
+    speeds: list[float] = []
+
     def on_epoch(row: dict) -> None:
+        speeds.append(row["images_per_second"])
         report({"fraction": row["epoch"] / config.epochs, "note": f"{row['accuracy']:.1f} % accuracy"})
 
     judge = train_judge(*training, config=config, seed=trial.seed, heldout=heldout, what=words, on_epoch=on_epoch)
@@ -44,6 +47,7 @@ def train_judge_step(step: Step, place: Place, report: Report) -> dict[str, Any]
         "num_heldout": judge.num_heldout,
         "judge": judge.name,
         "trusted": judge.trusted,
+        "images_per_second": speeds[-1],
     }
 
 

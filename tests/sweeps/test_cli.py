@@ -1,5 +1,6 @@
 """The command line: bad input is refused before any work, each fault in words; results open anywhere."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -170,6 +171,22 @@ def test_the_plan_of_the_paper_names_every_trial_and_starts_nothing(capsys, tmp_
     assert "rank-128: 5000 images" in out
     assert max(map(len, out.splitlines())) <= 80
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_what_it_does_not_know_of_a_gpu(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("plan", "paper", "--gpus", "8", "--gpu", "No Such Card", "--price", "2.5")
+    code, out, _ = call(capsys, *words)
+    assert code == 0 and "on 8 x No Such Card" in out and "not measured on No Such Card: " in out
+    assert "wall time: unknown" in out and "money: unknown" in out
+    assert ["grid", "22", "0", "unknown"] in [line.split()[:4] for line in out.splitlines()]
+    assert max(map(len, out.splitlines())) <= 80
+    code, out, _ = call(capsys, *words, "--json")
+    found = json.loads(out)
+    assert code == 0 and (found["wall_seconds"], found["gpu_hours"], found["money_used"]) == (None, None, None)
+    assert {s["stage"]: s["num_images"] for s in found["stages"]}["sample"] == 8000
+    code, _, err = call(capsys, "plan", "demo", "--gpus", "-1", "--gpu", "H100")
+    assert code == 2 and "gpus: -1" in err
 
 
 def test_a_plan_on_real_images_has_ids(capsys, tmp_path, sources):

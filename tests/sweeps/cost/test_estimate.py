@@ -1,0 +1,116 @@
+"""What a study costs by speeds that are known: works, hours, storage, wall time, money, and what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from fulora.recipes import demo, paper
+from sweeps.core.step import Step
+from sweeps.cost.assumed import assumed_records
+from sweeps.cost.estimate import StudyCost, cost_of, counts_of, steps_of
+from sweeps.cost.speeds import Machine, Speed
+from sweeps.cost.work import Counts, work_of
+from sweeps.engine.resources import Cluster
+from sweeps.study import Plan, make_plan
+
+ON_GPU = Cluster(num_cpus=16, num_gpus=2, num_nodes=1)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    experiment = demo()
+    return make_plan(experiment, assumed_records(experiment))
+
+
+@pytest.fixture(scope="module")
+def counts(plan: Plan) -> Counts:
+    return counts_of(plan)
+
+
+def machine(steps: Sequence[Step], counts: Counts, *, but: tuple[str, ...] = (), **speed: float) -> Machine:
+    """Return a machine on which every unit of every work takes a hundredth of a second."""
+    works = [work_of(step, counts) for step in steps if step.kind.name not in but]
+    given = {"seconds_per_unit": 0.01, "bytes_per_item": 1000.0, **speed}
+    speeds = tuple(Speed(what=w.what, unit=w.unit, settings=w.settings, **given) for w in works)
+    return Machine(device="Card 9000", source="kept", measured_at="2026-11-25T12:00:00+00:00", speeds=speeds)
+
+
+def cost(plan: Plan, counts: Counts, card: Machine, cluster: Cluster = ON_GPU, **known: float) -> StudyCost:
+    return cost_of(steps_of(plan), counts, cluster, here=[card], device="Card", **known)  # type: ignore[arg-type]
+
+
+def test_works_differ_by_what_decides_the_time_of_a_unit_alone(plan: Plan, counts: Counts) -> None:
+    cells = {cell.label: work_of(cell, counts) for cell in plan.cells}
+    es, hb, augmented = cells["ES, ResNet18"], cells["HB, ResNet18"], cells["ES+DA, ResNet18"]
+    assert es.settings == hb.settings != augmented.settings
+    test = 160
+    assert es.units == pytest.approx(120 * 2 + (120 + test) / 3) and es.items == test
+    ranks = [work_of(step, counts) for step in plan.ranks]
+    assert [w.units for w in ranks] == [440] * 3 and [w.settings["rank"] for w in ranks] == [8, 32, 128]
+    shards = {work_of(step, counts).units for which in plan.sets for step in which.steps}
+    assert shards == {8.0}
+    (pixels, drawn) = (work_of(step, counts) for step in plan.pixels)
+    assert drawn.items == 80 and pixels.items >= 120 + 160
+
+
+def test_hours_storage_and_money_are_sums_over_the_steps(plan: Plan, counts: Counts) -> None:
+    card = machine(steps_of(plan), counts)
+    found = cost(plan, counts, card, price=3.0)
+    units = {s.stage: 0.0 for s in found.stages}
+    for step in steps_of(plan):
+        if step.kind.runs_on == "gpu":
+            units[step.kind.stage] += work_of(step, counts).units
+    for stage in found.stages:
+        assert stage.gpu_hours == pytest.approx(units[stage.stage] * 0.01 / 3600), stage.stage
+        assert stage.not_measured == () and (not stage.sources or stage.sources == ("kept",))
+    by_stage = {stage.stage: stage for stage in found.stages}
+    assert (by_stage["lora"].num_trials, by_stage["grid"].num_trials, by_stage["sample"].num_images) == (4, 26, 320)
+    assert by_stage["lora"].storage_bytes == 4 * 1000, "three adapters and the judge"
+    assert found.seconds is not None and found.bound_seconds is not None and not found.at_least
+    assert found.bound_seconds <= found.seconds <= 1.5 * found.bound_seconds
+    assert found.rented == pytest.approx(3.0 * 2 * found.seconds / 3600)
+    assert found.used == pytest.approx(3.0 * sum(units.values()) * 0.01 / 3600) and found.used < found.rented
+
+
+def test_more_gpus_take_less_time_and_the_same_gpu_hours(plan: Plan, counts: Counts) -> None:
+    card = machine(steps_of(plan), counts)
+    one, eight = (cost(plan, counts, card, replace(ON_GPU, num_gpus=n, num_cpus=8 * n)) for n in (1, 8))
+    assert one.gpu_hours == pytest.approx(eight.gpu_hours) and one.seconds and eight.seconds
+    assert one.seconds / eight.seconds > 2
+    starts = cost(plan, counts, machine(steps_of(plan), counts, start_seconds=50.0))
+    assert starts.seconds and one.seconds and starts.seconds > one.seconds, "a shard's start counts once for an actor"
+
+
+def test_what_is_not_measured_is_named_and_never_guessed(plan: Plan, counts: Counts) -> None:
+    steps = steps_of(plan)
+    without_report = cost(plan, counts, machine(steps, counts, but=("report",)), price=1.0)
+    assert without_report.at_least and without_report.seconds and without_report.gpu_hours
+    assert without_report.stages[-1].not_measured == ("report",) and without_report.stages[-1].cpu_hours is None
+    without_lora = cost(plan, counts, machine(steps, counts, but=("lora",)), price=1.0)
+    lora = without_lora.stages[1]
+    assert (lora.gpu_hours, lora.storage_bytes, lora.not_measured) == (None, None, ("lora",))
+    assert [without_lora.seconds, without_lora.gpu_hours, without_lora.rented, without_lora.used] == [None] * 4
+    assert without_lora.stages[3].gpu_hours, "what is known is said"
+
+
+def test_a_speed_of_other_settings_does_not_count(plan: Plan, counts: Counts) -> None:
+    card = machine(steps_of(plan), counts)
+    larger = demo()
+    larger = replace(larger, lora=replace(larger.lora, batch_size=32))
+    other = make_plan(larger, assumed_records(larger))
+    found = cost(other, counts_of(other), card)
+    assert found.stages[1].not_measured == ("lora",) and found.seconds is None
+
+
+def test_the_papers_numbers_are_expected_before_there_is_data() -> None:
+    experiment = paper()
+    found = make_plan(experiment, assumed_records(experiment))
+    counts = counts_of(found)
+    cells = {cell.label: counts(cell.need("images")) for cell in found.cells}
+    assert cells["ES, ResNet18"] == {"train": 6148 - 200, "validation": 200}
+    assert sum(cells["HB, ResNet18"].values()) == 1150 + 5000
+    assert sum(counts(found.cells[0].need("test")).values()) == 233
+    assert counts(found.ranks[0].need("images")) == {"train": 100}
