@@ -115,7 +115,7 @@ class Controls:
             if name not in MODELS or name not in models:
                 rule = "is not among grid.models, whose ES and HB a control is compared with"
                 found.append(fault("controls.models", name, rule, f"Use some of {', '.join(models)}."))
-        missing = [r for r in map(self.regime, ("ES", "HB")) if r not in regimes]
+        missing = [r for r in (self.regime("ES"), self.regime("HB")) if r not in regimes]
         if missing or not self.models:
             rule = f"needs a model, and {' and '.join(missing) or 'its regimes'} in grid.regimes to compare with"
             found.append(fault("controls", self.names, rule, "Add them, or leave controls.names empty."))

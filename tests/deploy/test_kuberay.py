@@ -27,8 +27,8 @@ FIELDS = {
         "shutdownAfterJobFinishes", "suspend",
     },
     "cluster": {
-        "headGroupSpec", "workerGroupSpecs", "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "authOptions",
-        "headServiceAnnotations", "suspend",
+        "headGroupSpec", "workerGroupSpecs", "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions",
+        "authOptions", "headServiceAnnotations", "suspend",
     },
     "autoscaler": {
         "resources", "image", "imagePullPolicy", "env", "envFrom", "volumeMounts", "securityContext",
