@@ -8,41 +8,19 @@ import json
 import re
 import shutil
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import sweeps
-from fulora.evaluate.intervals import draw_resamples
-from fulora.evaluate.trainings import measure_trainings
 from sweeps.core.paths import RunPaths
 from sweeps.core.tables import SCHEMAS, read_rows, write_table
 from sweeps.report import write_report
 from sweeps.report.colours import OTHER_REGIMES, REGIMES, regime_colours
 from sweeps.report.columns import COLUMNS, OTHER_FILES, TABLES
 from sweeps.report.timeline import IDLE_SECONDS, bars
-from sweeps.scores.headline import headline_rows
-from sweeps.scores.predictions import read_predictions
 
-from ..fabricated_scores import trainings_of
-
-Fabricate = Callable[[Path], RunPaths]
-
-
-@pytest.fixture
-def run(fabricated_run: Fabricate, tmp_path: Path) -> RunPaths:
-    paths = fabricated_run(tmp_path / "run")
-    test, predicted = read_predictions(paths.predictions)
-    resamples = draw_resamples(test.patient_ids, seed=0, num_resamples=200)
-    rows = read_rows(paths.table("table1"), "table1")
-    measured = {
-        (r["regime"], r["model"]): measure_trainings(trainings_of(r, predicted), test.labels, resamples) for r in rows
-    }
-    models = list(dict.fromkeys(r["model"] for r in rows))
-    headline = headline_rows(measured, models=models, num_images=len(test.labels))
-    write_table(paths.table("headline"), "headline", headline)
-    return paths
+from .pages import words_of
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +37,9 @@ def page(run: RunPaths, rendered: dict[str, str]) -> str:
     return rendered["page"]
 
 
-def _words(page: str) -> str:
-    """Return a page's visible text on one line."""
-    page = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
-
-
 def test_the_page_shows_every_part_and_loads_nothing(run: RunPaths) -> None:
     page = write_report(run, run.root).read_text()
-    words = _words(page)
+    words = words_of(page)
     assert page.count("data-regime=") == 24  # 20 rows of Table 1, 4 of Table 2
     for text in (
         "All real images are phantoms", "bundled tiny", "trained from scratch", "Algeria", "61.37", "82.40",
@@ -118,7 +90,7 @@ def test_a_run_that_lacks_files_is_shown_with_a_sentence_in_their_place(
         target = run.root / name
         shutil.rmtree(target) if target.is_dir() else target.unlink()
     page = write_report(run, run.root).read_text()
-    assert sentence in _words(page) and page.rstrip().endswith("</html>")
+    assert sentence in words_of(page) and page.rstrip().endswith("</html>")
     # The record beside the images and the plan each tell phantoms from real images: losing one must not turn them real.
     assert "All real images are phantoms" in page and "On clinical images" not in page
 
@@ -126,12 +98,12 @@ def test_a_run_that_lacks_files_is_shown_with_a_sentence_in_their_place(
 def test_an_empty_folder_gives_a_page_that_says_so(tmp_path: Path) -> None:
     page = write_report(RunPaths(tmp_path), tmp_path).read_text()
     assert page.count('class="absent"') >= 8
-    assert not re.search(r"\bnan\b", _words(page))
+    assert not re.search(r"\bnan\b", words_of(page))
 
 
 def test_a_damaged_table_is_named_and_the_rest_shown(run: RunPaths) -> None:
     run.table("table1").write_bytes(b"not parquet")
-    words = _words(write_report(run, run.root).read_text())
+    words = words_of(write_report(run, run.root).read_text())
     assert "tables/table1.parquet cannot be read" in words and "Table 2." in words
 
 
@@ -160,65 +132,6 @@ def test_real_images_and_weights_carry_no_banner(run: RunPaths) -> None:
     page = write_report(run, run.root).read_text()
     assert "On clinical images" in page and 'class="banner"' not in page
     assert "phantoms:" not in page and "simulated" not in page
-
-
-def _headline(run: RunPaths) -> dict[tuple[str, str], dict]:
-    return {(r["regime"], r["metric"]): r for r in read_rows(run.table("headline"), "headline")}
-
-
-def test_the_head_states_what_the_table_says(run: RunPaths) -> None:
-    rows = _headline(run)
-    rows["HB+DA", "recall"] |= {"change": 12.34, "low": 1.04, "high": 20.0, "significant": True, "replicates_needed": 7}
-    rows["HB", "accuracy"] |= {"change": -1.5, "low": -4.0, "high": 0.5, "significant": False}
-    rows["HB+DA", "accuracy"] |= {"change": -9.0, "low": -14.0, "high": -4.0, "significant": True}
-    write_table(run.table("headline"), "headline", rows.values())
-    words = _words(write_report(run, run.root).read_text())
-    over = "significant over patients, replicates and seeds (3 trainings per cell)."
-    assert "difference of balanced accuracy, HB+DA against ES+DA: +12.3 (95 % CI +1.0 to +20.0) percentage" in words
-    assert "averaged over 5 models on 120 test images of 15 patients" in words
-    assert f"Synthetic images help here: the increase is {over} To find a difference of 5 points" in words
-    assert "a power of 80 %, about 7 replicates would be needed (" in words
-    assert "images): accuracy −1.5 (95 % CI −4.0 to +0.5)" in words
-    assert f"Neither help nor harm is shown: the difference is not {over}" in words
-    assert f"Synthetic images harm here: the decrease is {over}" in words
-    assert "predictions of Other change by" in words and "The paper reports +7.4" in words
-    assert "Planned: 3 replicates of the pipeline with 1 seed each, 15 test patients." in words
-
-
-def test_one_training_per_cell_claims_nothing_anywhere(run: RunPaths) -> None:
-    alone = {"significant": None, "p_value": None, "covers": "patients", "num_trainings": 1, "num_replicates": 1}
-    rows = [r | alone for r in _headline(run).values()]
-    write_table(run.table("headline"), "headline", [r | {"replicates_needed": 34, "low": 3.0} for r in rows])
-    for name in ("table1", "table2", "data_scaling", "comparisons"):
-        rows, columns = read_rows(run.table(name), name), SCHEMAS[name]
-        write_table(run.table(name), name, [r | {k: v for k, v in alone.items() if k in columns} for r in rows])
-    words = _words(write_report(run, run.root).read_text())
-    assert "variation between trainings is unknown, so neither help nor harm is claimed." in words
-    assert "about 34 replicates would be needed, if trainings differ as they do in the demo" in words
-    assert "No difference in accuracy is tested: each classifier was trained once" in words
-    assert "each set was trained once" in words and "each classifier was trained once, and how far another" in words
-    for claim in ("increase", "decrease", "is significant", "are significant", "highest accuracy in Table", "*"):
-        assert claim not in words, claim
-
-
-def test_models_that_collapsed_are_named(run: RunPaths) -> None:
-    rows = [r | {"models_collapsed": "ViT b16", "num_models": 4} for r in _headline(run).values()]
-    write_table(run.table("headline"), "headline", rows)
-    table = read_rows(run.table("table1"), "table1")
-    write_table(run.table("table1"), "table1", [r | {"num_collapsed": int(r["model"] == "ViT b16")} for r in table])
-    words = _words(write_report(run, run.root).read_text())
-    assert "Left out, as a cell collapsed to one class: ViT b16." in words
-    assert words.count("collapsed to one class: 1 of 3 trainings") == 4
-
-
-def test_an_endpoint_that_the_grid_lacks_is_said(run: RunPaths) -> None:
-    plan = json.loads(run.plan.read_text())
-    plan["endpoint"] |= {"in_grid": False, "smallest_difference": None}
-    run.plan.write_text(json.dumps(plan))
-    write_table(run.table("headline"), "headline", [r for r in _headline(run).values() if not r["primary"]])
-    words = _words(write_report(run, run.root).read_text())
-    assert "against ES+DA) is not measured in this run: its grid lacks one of the two regimes" in words
-    assert "With one training of each cell no difference can be tested" in words
 
 
 def test_a_regime_of_ones_own_has_a_colour_of_its_own_in_figure_and_table(run: RunPaths) -> None:
@@ -286,7 +199,7 @@ def _section(page: str, key: str) -> str:
 
 def _part(page: str, key: str) -> str:
     """Return the words of one section."""
-    return _words(_section(page, key))
+    return words_of(_section(page, key))
 
 
 def test_the_page_says_which_differences_are_significant(run: RunPaths, page: str) -> None:
