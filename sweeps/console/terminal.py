@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.console.headline import print_headline
 from sweeps.core.paths import RunPaths
 from sweeps.core.tables import METRICS, read_rows
 
@@ -43,6 +44,7 @@ def print_outcome(paths: RunPaths, until: str) -> None:
         _print_ranks(paths, console)
     if until in ("grid", "report"):
         _print_scores(paths, console)
+        print_headline(paths, console)
     if until == "search":
         _print_search(paths, console)
     console.print(f"\nrun: {paths.root}", soft_wrap=True)
@@ -94,6 +96,14 @@ def _print_scores(paths: RunPaths, console: Console) -> None:
     num_test = sorted({r["num_test"] for r in rows if r["num_test"]})
     tested = ", ".join(map(str, num_test)) or "no"
     console.print(f"{tested} test images; weights: {'; '.join(weights)}", style="dim", soft_wrap=True)
+    covers = sorted({str(r["covers"]) for r in rows if r["covers"]})
+    numbers = sorted({r["num_trainings"] for r in rows if r["num_trainings"]})
+    trained = f"{' or '.join(map(str, numbers)) or 'no'} trainings per row"
+    console.print(f"95 %: over {'; or '.join(covers) or 'nothing'}; {trained}", style="dim", soft_wrap=True)
+    for row in rows:
+        if row["num_collapsed"]:
+            words = f"{row['regime']}, {row['model']}: {row['num_collapsed']} of {row['num_trainings']} trainings"
+            console.print(f"{words} collapsed to one class", style="dim", soft_wrap=True)
 
 
 def print_comparison(found: Comparison, metrics: Sequence[str]) -> None:
