@@ -33,11 +33,11 @@ def hash_file(path: Path) -> HashedFile:
 
 
 def check_unchanged(files: Iterable[HashedFile]) -> None:
-    """Raise InputError where a file is not the one that was hashed: a run may replace an adapter at any time."""
+    """Raise InputError where a file is not the one that was hashed: a run may replace it at any time."""
     for file in files:
         if not file.path.is_file() or _stamp(file.path) != file.stamp:
             rule = "was replaced while it was being uploaded; nothing was committed"
-            raise InputError(fault("adapter", str(file.path), rule, "Wait for the run to finish, then push again."))
+            raise InputError(fault("file", str(file.path), rule, "Wait for the run to finish, then push again."))
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

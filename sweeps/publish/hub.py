@@ -1,4 +1,4 @@
-"""An adapter uploaded to a model repository of the Hugging Face hub, with a model card.
+"""An adapter or a set of images uploaded to a repository of the Hugging Face hub, with a card.
 
 In: an `Upload`. Out: the repository's address once one commit holds it all. Nothing else needs the hub, and its client
 is imported only when something is uploaded.
@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 from fulora.errors import InputError, fault, one_line
 from sweeps.publish.fingerprint import check_unchanged
-from sweeps.publish.upload import CARD, Upload
+from sweeps.publish.upload import Upload
 
 _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write."
 
@@ -40,7 +39,7 @@ def push(upload: Upload, *, endpoint: str | None = None) -> str:
         raise
     except Exception as error:  # the client raises OSError, its own, its transport's and hf_xet's errors
         raise InputError(_explained(error, upload.to, endpoint)) from error
-    return f"{endpoint}/{upload.to}"
+    return f"{endpoint}/{'datasets/' if upload.repo_type == 'dataset' else ''}{upload.to}"
 
 
 def _commit(upload: Upload, endpoint: str) -> None:
@@ -52,15 +51,18 @@ def _commit(upload: Upload, endpoint: str) -> None:
         raise InputError(fault("hub", endpoint, "needs a token to upload, and none is set", _LOGIN))
     api = HfApi(endpoint=endpoint, token=token)
     check_unchanged(upload.files)
-    api.create_repo(upload.to, private=upload.private or None, exist_ok=True)
-    if upload.private and not api.model_info(upload.to).private:
+    kind = upload.repo_type
+    api.create_repo(upload.to, private=upload.private or None, exist_ok=True, repo_type=kind)
+    if upload.private and not api.repo_info(upload.to, repo_type=kind).private:
         remedy = "Make it private in its settings, name another, or leave out --private."
         raise InputError(fault("to", upload.to, "exists and is public; nothing was uploaded", remedy))
-    contents: dict[str, Any] = {CARD: upload.card.encode(), **{f.path.name: f.path for f in upload.files}}
-    additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=what) for name, what in contents.items()]
-    api.preupload_lfs_files(upload.to, additions, free_memory=False)
+    additions = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=what if isinstance(what, bytes) else what.path)
+        for name, what in upload.contents.items()
+    ]
+    api.preupload_lfs_files(upload.to, additions, free_memory=False, repo_type=kind)
     check_unchanged(upload.files)
-    api.create_commit(upload.to, additions, commit_message=f"Upload the adapter of rank {upload.rank}")
+    api.create_commit(upload.to, additions, commit_message=upload.summary, repo_type=kind)
 
 
 def _explained(error: Exception, to: str, endpoint: str) -> str:

@@ -1,4 +1,4 @@
-"""What an upload of a run's adapter consists of: its files, their hashes and its model card. Contacts nothing."""
+"""What an upload consists of: its files, their hashes and its card; here that of a run's adapter. Contacts nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fulora.diffusion.formats import DIFFUSERS_FILE, KOHYA_FILE
 from fulora.errors import InputError, fault, one_line
@@ -21,6 +21,8 @@ TRIAL = "trial.json"
 FILES = (DIFFUSERS_FILE, KOHYA_FILE, "loss.parquet", TRIAL)
 """Files of an adapter's folder that are uploaded. Any other file in it may be private and is not."""
 
+_MOST_SHOWN = 20
+"""Files that a dry run lists by name."""
 _NEEDED = ("base", "rank", "alpha", "num_steps", "batch_size", "learning_rate", "targets", "resolution_px")
 
 
@@ -32,24 +34,42 @@ class Upload:
     """The repository, OWNER/NAME."""
     private: bool
     """Whether the repository is to be private."""
-    rank: int
-    """Rank of the adapter."""
+    rank: int | None
+    """Rank of the adapter; None for images of the base alone."""
     files: tuple[HashedFile, ...]
-    """Files of the adapter."""
-    card: str
-    """The model card, Markdown with YAML front matter."""
-    base: str
-    """The base model as the run was given it; trial.json holds it too."""
+    """Files of the run."""
+    made: Mapping[str, bytes]
+    """Files made for the upload, the card (Markdown with YAML front matter) among them."""
+    folder: Path
+    """Where the run's files lie: their names in the repository are relative to it."""
+    summary: str
+    """What the commit says."""
+    repo_type: Literal["model", "dataset"] = "model"
+    """Kind of repository."""
+    notes: tuple[str, ...] = ()
+    """What the uploader is to know beforehand."""
+
+    @property
+    def card(self) -> str:
+        """The card."""
+        return self.made[CARD].decode()
+
+    @property
+    def contents(self) -> dict[str, bytes | HashedFile]:
+        """Every file by its name in the repository."""
+        return {**self.made, **{file.path.relative_to(self.folder).as_posix(): file for file in self.files}}
 
     def describe(self) -> str:
-        """Return the files, their sizes and the card as text."""
-        sizes = {CARD: len(self.card.encode()), **{f.path.name: f.size for f in self.files}}
-        width = max(map(len, sizes))
-        lines = [f"would upload to {self.to}{' (private)' if self.private else ''}:"]
-        lines += [f"  {name:<{width}}  {size:>13,} bytes" for name, size in sizes.items()]
-        if is_path(self.base):
-            lines.append(f"{TRIAL} names the base by its path on this machine: {self.base}")
-        return "\n".join([*lines, "", f"{CARD}:", "", self.card])
+        """Return the files, their sizes and the card as text; of many files the first ones."""
+        sizes = {n: len(what) if isinstance(what, bytes) else what.size for n, what in self.contents.items()}
+        shown = list(sizes)[:_MOST_SHOWN]
+        width = max(map(len, shown))
+        kind = "dataset " if self.repo_type == "dataset" else ""
+        lines = [f"would upload to {kind}{self.to}{' (private)' if self.private else ''}:"]
+        lines += [f"  {name:<{width}}  {sizes[name]:>13,} bytes" for name in shown]
+        if rest := len(sizes) - len(shown):
+            lines.append(f"  and {rest} more files; {sum(sizes.values()):,} bytes in all")
+        return "\n".join([*lines, *self.notes, "", f"{CARD}:", "", self.card])
 
 
 def plan_upload(paths: RunPaths, *, to: str, rank: int | None = None, private: bool = False) -> Upload:
@@ -57,13 +77,13 @@ def plan_upload(paths: RunPaths, *, to: str, rank: int | None = None, private: b
 
     Raises InputError where `to` is not OWNER/NAME, the run has no such rank, or the adapter's folder is incomplete.
     """
-    _check_name(to)
-    settings = _settings(paths)
+    check_name(to)
+    settings = settings_of(paths)
     if rank is None:
         rank = _sampled_rank(settings, paths)
     folder = _adapter_folder(paths, rank)
     files = tuple(hash_file(folder / name) for name in FILES if (folder / name).is_file())
-    trial = _trial(folder)
+    trial = adapter_trial(folder)
     metrics = _recorded(paths, folder, trial["trial_id"])
     diffusers = next(f for f in files if f.path.name == DIFFUSERS_FILE)
     if metrics.get("adapter_sha256", diffusers.sha256) != diffusers.sha256:
@@ -71,10 +91,15 @@ def plan_upload(paths: RunPaths, *, to: str, rank: int | None = None, private: b
         raise InputError(fault("adapter", str(diffusers.path), rule, f"Delete {folder} and train it again."))
     config = trial["config"]
     card = model_card(to, config, metrics, _heldout_loss(folder), files, settings)
-    return Upload(to=to, private=private, rank=config["rank"], files=files, card=card, base=config["base"])
+    base = config["base"]
+    notes = (f"{TRIAL} names the base by its path on this machine: {base}",) if is_path(base) else ()
+    return Upload(
+        to=to, private=private, rank=config["rank"], files=files, made={CARD: card.encode()}, folder=folder,
+        summary=f"Upload the adapter of rank {config['rank']}", notes=notes,
+    )  # fmt: skip
 
 
-def _check_name(to: str) -> None:
+def check_name(to: str) -> None:
     """Raise InputError where a repository's name is not OWNER/NAME as the hub takes it."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -89,7 +114,7 @@ def _check_name(to: str) -> None:
         raise InputError(fault("to", to, rule, "Give --to your user name or organisation, a slash and a name."))
 
 
-def _settings(paths: RunPaths) -> dict[str, Any]:
+def settings_of(paths: RunPaths) -> dict[str, Any]:
     """Return the experiment of the run's plan, empty where the plan has none."""
     try:
         return json.loads(paths.plan.read_text()).get("experiment") or {}
@@ -133,7 +158,7 @@ def _ranks(paths: RunPaths) -> list[int]:
     return sorted(int(digits) for name, digits in numbers if digits.isdigit() and rank_label(int(digits)) == name)
 
 
-def _trial(folder: Path) -> dict[str, Any]:
+def adapter_trial(folder: Path) -> dict[str, Any]:
     """Return the adapter's trial record, checked."""
     try:
         trial = json.loads((folder / TRIAL).read_text())

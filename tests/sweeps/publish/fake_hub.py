@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import yaml
 
+LARGE = (".safetensors", ".parquet", ".png")
+"""Files that go to the large file storage."""
 TOKEN = "hf_a_token_of_nobody"
 
 
@@ -73,7 +75,7 @@ class Answers(BaseHTTPRequestHandler):
             text = json.loads(body)["content"]
             assert yaml.safe_load(text.split("---")[1])
             return self.answer(200, {})
-        repo = re.match(r"(?:/api/models)?/([\w.-]+/[\w-]+)", path)
+        repo = re.match(r"(?:/api/models|/api/datasets|/datasets)?/([\w.-]+/[\w-]+)", path)
         if repo is None or repo[1] not in hub.repos:
             return self.answer(404, {"error": "Repository not found"})
         return self.about(repo[1], path, body)
@@ -86,18 +88,20 @@ class Answers(BaseHTTPRequestHandler):
             return self.answer(403, {"error": "You don't have the rights to create a model under this namespace"})
         if name in hub.repos:
             return self.answer(409, {"error": "You already created this model repo", "url": f"{hub.url}/{name}"})
-        hub.repos[name] = {"private": wanted.get("visibility") == "private", "files": {}}
+        kind, private = wanted.get("type", "model"), wanted.get("visibility") == "private"
+        hub.repos[name] = {"kind": kind, "private": private, "files": {}}
         return self.answer(200, {"url": f"{hub.url}/{name}", "name": name})
 
     def about(self, name: str, path: str, body: bytes) -> None:
         hub, repo = self.server, self.server.repos[name]
-        if path in (f"/api/models/{name}", f"/api/models/{name}/revision/main"):
+        home = f"/api/{repo['kind']}s/{name}"
+        if path in (home, f"{home}/revision/main"):
             return self.answer(200, {"id": name, "private": repo["private"], "sha": "0" * 40, "siblings": []})
         if path.endswith("/preupload/main"):
             files = [
                 {
                     "path": file["path"],
-                    "uploadMode": "lfs" if file["path"].endswith((".safetensors", ".parquet")) else "regular",
+                    "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
                     "shouldIgnore": False,
                     "oid": object_id(file["path"], repo["files"].get(file["path"])),
                 }
@@ -136,6 +140,6 @@ class Answers(BaseHTTPRequestHandler):
 def object_id(path: str, content: bytes | None) -> str | None:
     if content is None:
         return None
-    if path.endswith((".safetensors", ".parquet")):
+    if path.endswith(LARGE):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

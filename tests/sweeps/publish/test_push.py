@@ -54,7 +54,7 @@ def test_pushed_again_nothing_is_sent_twice_and_another_rank_replaces_it(capsys,
 def test_a_private_repository(capsys, run, hub):
     assert call(capsys, "push", run.root, "--to", TO, "--private")[0] == 0
     assert hub.created[0]["visibility"] == "private" and len(hub.commits) == 1
-    hub.repos["jane/open"] = {"private": False, "files": {}}
+    hub.repos["jane/open"] = {"kind": "model", "private": False, "files": {}}
     code, _, err = call(capsys, "push", run.root, "--to", "jane/open", "--private")
     assert code == 2 and "is public" in err
     assert hub.repos["jane/open"]["files"] == {} and len(hub.commits) == 1
