@@ -36,7 +36,7 @@ class Session:
     def __init__(self, paths: RunPaths, options: ClusterOptions, progress: Progress) -> None:
         self.paths, self.options, self.progress = paths, options, progress
         self.store, self.log = paths.store, AttemptLog(paths.attempts)
-        self.watch = Shown(progress, paths)
+        self.watch = _shown(progress, paths, options)
         self.began = len(self.log.attempts)
         self.where = "driver"
         self.needs_gpu = False
@@ -237,6 +237,14 @@ def busy_seconds(attempts: Iterable[Attempt]) -> float:
 
 def _seconds(text: str | None) -> float:
     return datetime.fromisoformat(text).astimezone(UTC).timestamp() if text else 0.0
+
+
+def _shown(progress: Progress, paths: RunPaths, options: ClusterOptions) -> Shown:
+    if not options.log:
+        return Shown(progress, paths)
+    from sweeps.console.loggers import Logged
+
+    return Logged(progress, paths, options.log)
 
 
 def _old_rows(paths: RunPaths, name: str) -> list[dict[str, Any]]:

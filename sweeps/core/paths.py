@@ -48,6 +48,8 @@ class RunPaths:
     """One line per attempt at a step."""
     now = property(lambda self: self.root / "now.json")
     """What runs now, for `sweeps status`."""
+    logs = property(lambda self: self.root / "logs")
+    """Files of --log."""
     tune = property(lambda self: self.root / "scratch" / "ray_tune")
     lock = property(lambda self: self.root / ".lock")
 

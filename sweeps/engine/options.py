@@ -30,6 +30,9 @@ class ClusterOptions:
     """Have the head of the cluster do no work: only this command, where it runs there."""
     ship_code: bool = False
     """Give the cluster's workers the code this command runs, instead of what is installed on their nodes."""
+    log: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    """Loggers that get losses, metrics and images, one run per trial. Their files are kept in the run's logs/, unless
+    MLFLOW_TRACKING_URI or WANDB_MODE says otherwise."""
     max_retries: int = 3
     """Retries within the run of a step whose process or node was lost, each from its last checkpoint."""
     num_cpus: int | None = None
