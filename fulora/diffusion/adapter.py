@@ -15,6 +15,8 @@ from fulora.diffusion.formats import TEXT_ENCODER, UNET, AdapterWeights
 from fulora.errors import InputError, fault
 
 if TYPE_CHECKING:
+    import torch
+
     from fulora.diffusion.base import Base
 
 Initialisation = Literal["gaussian", "kaiming"]
@@ -51,7 +53,7 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
 
     pattern = target_modules(targets)
-    _check_targets(module, pattern, targets)
+    check_targets(module, pattern, targets)
     module.requires_grad_(False)
     # peft's hint says int; it divides alpha by rank and takes any number.
     settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha}
@@ -66,14 +68,20 @@ def add_lora(
             continue
         if not parameter.requires_grad:
             raise RuntimeError(f"{name} belongs to the adapter and is frozen")
-        values = torch.zeros(parameter.shape)
-        if ".lora_A." in name and init == "gaussian":
-            values = torch.randn(parameter.shape, generator=generator) / rank
-        elif ".lora_A." in name:
-            values = (2 * torch.rand(parameter.shape, generator=generator) - 1) / math.sqrt(parameter[0].numel())
+        drawn = ".lora_A." in name
+        values = initial_matrix(parameter.shape, init, rank, generator) if drawn else torch.zeros(parameter.shape)
         parameter.data = values.to(device=parameter.device)
         trainable.append(parameter)
     return trainable
+
+
+def initial_matrix(shape: Any, init: Initialisation, rank: int, generator: torch.Generator) -> torch.Tensor:
+    """Return A at the start, float32 of the shape [rank, inputs, ...], drawn on the CPU."""
+    import torch
+
+    if init == "gaussian":
+        return torch.randn(shape, generator=generator) / rank
+    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(math.prod(shape[1:]))
 
 
 def lora_weights(unet: Any, text_encoder: Any = None) -> AdapterWeights:
@@ -134,7 +142,8 @@ def _submodule(base: Base, name: str) -> Any:
         return None
 
 
-def _check_targets(module: Any, pattern: str, targets: str) -> None:
+def check_targets(module: Any, pattern: str, targets: str) -> None:
+    """Raise InputError listing the layers of a module if none matches the pattern that `targets` stands for."""
     from torch import nn
 
     names = [name for name, part in module.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)]

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,10 +28,10 @@ from fulora.device import (
     set_speed_flags,
 )
 from fulora.diffusion.adapter import TEXT_TARGETS, add_lora, lora_weights
+from fulora.diffusion.adapter_files import write_adapter
 from fulora.diffusion.base import Base, load_base
 from fulora.diffusion.caching import cached_embedder, check_resolution, trained_embedder
 from fulora.diffusion.checkpoints import Checkpoints
-from fulora.diffusion.formats import KOHYA_FILE, save_diffusers, save_kohya
 from fulora.diffusion.latent_dataset import Images, heldout_groups, input_faults, latent_dataset
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.training import Log, LoraTraining
@@ -102,8 +100,8 @@ def finetune(
     raise_if_any([*config.validate(), *input_faults(pixels, captions, config)])
     if heldout is not None:
         raise_if_any([f"heldout.{text}" for text in input_faults(*heldout, config)])
-    with _memory_in_words(config):
-        device, dtype = _ready(config, device)
+    with memory_in_words(config):
+        device, dtype = ready(config, device)
         model = load_base(base, device=device, dtype=dtype, allow_pickle=allow_pickle)
         base_name, base_sha256 = model.name, model.sha256
         text_encoder = model.text_encoder if config.text_encoder_rate > 0 else None
@@ -114,7 +112,7 @@ def finetune(
         release_cached_memory(device)
         kept = None
         if checkpoints is not None:
-            identity = _identity(pixels, captions, config, seed, base_sha256, device, dtype)
+            identity = identity_of(pixels, captions, config, seed, base_sha256, device, dtype)
             kept = Checkpoints(checkpoints, identity=identity, every_seconds=checkpoint_seconds)
             state = kept.latest()
             if state is None:
@@ -126,12 +124,8 @@ def finetune(
         losses = training.run(checkpoints=kept, on_log=on_log)
         loop_seconds = time.monotonic() - loop_started
 
-    scratch = out.with_name(f".{out.name}.{os.getpid()}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
     weights = lora_weights(training.unet, text_encoder)
-    digest = hashlib.sha256(save_diffusers(weights, scratch).read_bytes()).hexdigest()
-    save_kohya(weights, scratch / KOHYA_FILE, _kohya_metadata(config, base_sha256, len(captions), seed))
-    _replace_folder(scratch, out)
+    digest = write_adapter(weights, out, config, base_sha256=base_sha256, num_images=len(captions), seed=seed)
     if kept is not None:
         kept.clear()
     return FinetuneResult(
@@ -162,8 +156,8 @@ def measure_memory(
     On a CPU the figure is the process's, so call it in a process of its own.
     """
     short = replace(config, num_steps=num_steps + _MOST_SKIPPED)
-    with _memory_in_words(config):
-        device, dtype = _ready(config, device)
+    with memory_in_words(config):
+        device, dtype = ready(config, device)
         model = load_base(base, device=device, dtype=dtype, allow_pickle=allow_pickle)
         training = prepare(model, pixels, captions, short, 0, None, ())
         del model
@@ -188,25 +182,44 @@ def prepare(
     names: Sequence[str],
 ) -> LoraTraining:
     """Return the training of a LoRA on a base, its latents and embeddings cached."""
+    inputs = training_inputs(model, pixels, captions, config, heldout, names)
+    alpha = float(config.rank if config.alpha is None else config.alpha)
+    shared: dict[str, Any] = {"rank": config.rank, "alpha": alpha, "init": config.init}
+    first, second = adapter_seeds(seed)
+    of_unet = add_lora(model.unet, targets=config.targets, seed=first, **shared)
+    of_text: list[Any] = []
+    if config.text_encoder_rate > 0:
+        of_text = add_lora(model.text_encoder, targets=TEXT_TARGETS, seed=second, **shared)
+    return LoraTraining(
+        unet=model.unet, trainable=(of_unet, of_text), noise_config=model.scheduler.config, dtype=model.dtype,
+        config=config, seed=seed, **inputs,
+    )  # fmt: skip
+
+
+def training_inputs(
+    model: Base,
+    pixels: Images,
+    captions: Sequence[str],
+    config: LoraConfig,
+    heldout: tuple[Images, Sequence[str]] | None,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Return what a `LoraTraining` gets of images and captions: data, heldout, embed."""
     check_resolution(model, config.resolution_px)
     texts = sorted({*captions, *(heldout[1] if heldout else ()), ""})
     rows = [texts.index(caption) for caption in captions]
     data = latent_dataset(model, pixels, rows, texts.index(""), names, config)
     watched = heldout_groups(model, heldout, texts, config) if heldout else []
-    trains_text = config.text_encoder_rate > 0
-    embed = (trained_embedder if trains_text else cached_embedder)(model, texts, config.clip_skip)
-    alpha = float(config.rank if config.alpha is None else config.alpha)
-    shared: dict[str, Any] = {"rank": config.rank, "alpha": alpha, "init": config.init}
-    first, second = derive_seed(seed, "finetune", "init"), derive_seed(seed, "finetune", "init", "text encoder")
-    of_unet = add_lora(model.unet, targets=config.targets, seed=first, **shared)
-    of_text = add_lora(model.text_encoder, targets=TEXT_TARGETS, seed=second, **shared) if trains_text else []
-    return LoraTraining(
-        unet=model.unet, embed=embed, trainable=(of_unet, of_text), data=data, heldout=watched,
-        noise_config=model.scheduler.config, dtype=model.dtype, config=config, seed=seed,
-    )  # fmt: skip
+    embedder = trained_embedder if config.text_encoder_rate > 0 else cached_embedder
+    return {"data": data, "heldout": watched, "embed": embedder(model, texts, config.clip_skip)}
 
 
-def _ready(config: LoraConfig, device: str) -> tuple[str, torch.dtype]:
+def adapter_seeds(seed: int) -> tuple[int, int]:
+    """Return the seeds of A in the U-Net and in the text encoder."""
+    return derive_seed(seed, "finetune", "init"), derive_seed(seed, "finetune", "init", "text encoder")
+
+
+def ready(config: LoraConfig, device: str) -> tuple[str, torch.dtype]:
     """Set torch's flags, reset the peak of memory, and return the device and precision to train with."""
     import torch
 
@@ -218,7 +231,7 @@ def _ready(config: LoraConfig, device: str) -> tuple[str, torch.dtype]:
     return device, dtype
 
 
-def _identity(
+def identity_of(
     pixels: Images,
     captions: Sequence[str],
     config: LoraConfig,
@@ -241,29 +254,8 @@ def _identity(
     return digest.hexdigest()
 
 
-def _kohya_metadata(config: LoraConfig, base_sha256: str, num_images: int, seed: int) -> dict[str, object]:
-    """Return the metadata that web UIs and kohya's own tools read from a kohya file."""
-    side = config.resolution_px
-    return {
-        "ss_sd_model_hash": base_sha256[:8],
-        "ss_new_sd_model_hash": base_sha256,
-        "ss_num_train_images": num_images,
-        "ss_resolution": f"({side}, {side})",
-        "ss_enable_bucket": config.bucket_step_px > 0,
-        "ss_max_train_steps": config.num_steps,
-        "ss_steps": config.num_steps,
-        "ss_total_batch_size": config.batch_size,
-        "ss_learning_rate": config.learning_rate,
-        "ss_unet_lr": config.learning_rate,
-        "ss_text_encoder_lr": config.text_encoder_rate or None,
-        "ss_optimizer": config.optimizer,
-        "ss_clip_skip": None if config.clip_skip is None else config.clip_skip + 1,
-        "ss_seed": seed,
-    }
-
-
 @contextmanager
-def _memory_in_words(config: LoraConfig) -> Iterator[None]:
+def memory_in_words(config: LoraConfig) -> Iterator[None]:
     """Turn torch's out-of-memory error into a MemoryError that names the settings to lower."""
     import torch
 
@@ -275,12 +267,3 @@ def _memory_in_words(config: LoraConfig) -> Iterator[None]:
         at = f"batch_size {config.batch_size}, resolution_px {config.resolution_px}, rank {config.rank}"
         remedy = "lower batch_size, resolution_px or rank, or use precision bf16"
         raise MemoryError(f"out of memory on the device with {at}: {remedy} ({error})") from error
-
-
-def _replace_folder(scratch: Path, out: Path) -> None:
-    """Rename a finished directory to `out`, then delete the previous one."""
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        os.rename(out, old)
-    os.rename(scratch, out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fulora.diffusion.checkpoints import Checkpoints, State
 from fulora.diffusion.flat_parameters import check_views
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 
 Log = Callable[[dict[str, float]], None]
 """Called with step, loss, learning_rate, steps_per_second, and heldout_loss at the steps where it was measured."""
+
+
+class NoisyBatch(NamedTuple):
+    """What the U-Net gets at a step, and what it is to predict."""
+
+    latents: torch.Tensor
+    """x_t, float32 [B, C, h, w]."""
+    times: torch.Tensor
+    """t, int64 [B]."""
+    texts: torch.Tensor
+    """Rows of the captions, int64 [B]."""
+    noise: torch.Tensor
+    """eps, float32 [B, C, h, w]."""
 
 
 class Schedule:
@@ -86,7 +100,7 @@ class LoraTraining:
         import torch
         from diffusers import DDPMScheduler
 
-        self.predict = _compiled(unet, len(data.groups)) if config.compile else unet
+        self.predict = compiled(unet, len(data.groups)) if config.compile else unet
         self.unet, self.embed, self.data, self.config, self.dtype = unet, embed, data, config, dtype
         self.heldout = heldout
         self.parameters = [*trainable[0], *trainable[1]]
@@ -103,12 +117,20 @@ class LoraTraining:
         self.half = dtype != torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.losses = torch.zeros(config.num_steps, device=device)
-        self.steps_done = self._reported = 0
+        self.steps_done = self.reported = 0
         self.reports: list[dict[str, float]] = []
         self._seconds, self._started = 0.0, time.monotonic()
 
     def step(self) -> None:
         """Take one optimizer step, without device synchronisation (8-bit Adam in float16: one, to check overflow)."""
+        batch = self.noisy_batch()
+        with self.autocast():
+            predicted = self.predict(batch.latents, batch.times, self.embed(batch.texts), return_dict=False)[0]
+        self.scaled_loss(predicted, batch).backward()
+        self.update()
+
+    def noisy_batch(self) -> NoisyBatch:
+        """Return what the U-Net gets at the next step."""
         import torch
 
         index = self.steps_done
@@ -118,16 +140,27 @@ class LoraTraining:
         draw, eps = torch.randn(shape, generator=self.generator, device=mean.device)
         x0 = mean[rows] + deviation[rows] * draw
         x_t = self.signal[t].view(-1, 1, 1, 1) * x0 + self.noise[t].view(-1, 1, 1, 1) * eps
-        with torch.autocast(mean.device.type, dtype=self.dtype, enabled=self.half):
-            predicted = self.predict(x_t, t, self.embed(self._texts[index]), return_dict=False)[0]
-        errors = (predicted.float() - eps).square().mean(dim=(1, 2, 3))
+        return NoisyBatch(x_t, t, self._texts[index], eps)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which the U-Net and the text encoder run."""
+        import torch
+
+        return torch.autocast(self.losses.device.type, dtype=self.dtype, enabled=self.half)
+
+    def scaled_loss(self, predicted: torch.Tensor, batch: NoisyBatch) -> torch.Tensor:
+        """Return the loss to differentiate, a scalar; the unweighted one is recorded."""
+        errors = (predicted.float() - batch.noise).square().mean(dim=(1, 2, 3))
         loss = errors.mean()
-        counted = loss if self.weights is None else (self.weights[t] * errors).mean()
-        self.scaler.scale(counted).backward()
+        counted = loss if self.weights is None else (self.weights[batch.times] * errors).mean()
+        self.losses[self.steps_done] = loss.detach()
+        return self.scaler.scale(counted)
+
+    def update(self) -> None:
+        """Let the optimizer step on the gradients, and zero them."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=False)  # the matrices' gradients are views of the optimizer's
-        self.losses[index] = loss.detach()
         self.steps_done += 1
 
     def run(self, *, checkpoints: Checkpoints | None = None, on_log: Log | None = None) -> list[dict[str, float]]:
@@ -136,22 +169,29 @@ class LoraTraining:
         Reports at steps with a held-out measurement have heldout_loss too. Raises FloatingPointError naming the first
         step with a non-finite loss and its images.
         """
-        config = self.config
-        while self.steps_done < config.num_steps:
+        while not self.ended:
             self.step()
-            done = self.steps_done
-            last = done == config.num_steps
-            measured = bool(self.heldout) and (last or done % config.heldout_every == 0)
-            if measured or last or done % config.log_every == 0:
-                self._report(measured, on_log)
-            if checkpoints is not None and not last and checkpoints.due():
-                self.check_finite(self._reported)
+            self.report_if_due(on_log)
+            if checkpoints is not None and not self.ended and checkpoints.due():
+                self.check_finite(self.reported)
                 checkpoints.save(self.state())
+        return self.reports
+
+    @property
+    def ended(self) -> bool:
+        """Whether all steps are done."""
+        return self.steps_done >= self.config.num_steps
+
+    def report_if_due(self, on_log: Log | None) -> None:
+        """Report the loss where it is time for it, and measure that of held-out images. Raises as `run`."""
         import torch
 
-        if not bool(torch.stack([torch.isfinite(parameter).all() for parameter in self.parameters]).all()):
+        config, done = self.config, self.steps_done
+        measured = bool(self.heldout) and (self.ended or done % config.heldout_every == 0)
+        if measured or self.ended or done % config.log_every == 0:
+            self._report(measured, on_log)
+        if self.ended and not bool(torch.stack([torch.isfinite(one).all() for one in self.parameters]).all()):
             raise FloatingPointError(f"the adapter is not finite after step {config.num_steps}: lower learning_rate")
-        return self.reports
 
     def state(self) -> State:
         """Return the checkpoint: everything that determines the next steps."""
@@ -162,7 +202,7 @@ class LoraTraining:
             (tensors if hasattr(value, "numel") else numbers)[path] = value
         facts = {
             "optimizer": numbers, "scaler": self.scaler.state_dict(), "reports": self.reports,
-            "reported": self._reported, "seconds": self._elapsed(),
+            "reported": self.reported, "seconds": self._elapsed(),
         }  # fmt: skip
         return State(self.steps_done, tensors, facts)
 
@@ -186,17 +226,17 @@ class LoraTraining:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
         self.generator.set_state(state.tensors["generator"])
         self.scaler.load_state_dict(state.facts["scaler"])
-        self.steps_done, self._reported = state.step, state.facts["reported"]
+        self.steps_done, self.reported = state.step, state.facts["reported"]
         self.reports, self._seconds = list(state.facts["reports"]), state.facts["seconds"]
         self._started = time.monotonic()
 
     def _report(self, measured: bool, on_log: Log | None) -> None:
-        since = self.check_finite(self._reported)
+        since = self.check_finite(self.reported)
         loss = sum(since) / len(since)
         row = {"step": self.steps_done, "loss": loss, "learning_rate": self.config.learning_rate}
         if measured:
             row["heldout_loss"] = heldout_loss(self.unet, self.embed, self.heldout, self.abar, dtype=self.dtype)
-        self._reported = self.steps_done
+        self.reported = self.steps_done
         seconds = self._elapsed()
         self.reports.append({**row, "seconds": seconds})
         if on_log is not None:
@@ -221,7 +261,7 @@ class LoraTraining:
         return self._seconds + time.monotonic() - self._started
 
 
-def _compiled(unet: Any, num_shapes: int) -> Any:
+def compiled(unet: Any, num_shapes: int) -> Any:
     """Return a U-Net that compiles once per image size, after clearing what this process compiled before.
 
     dynamo keeps at most `recompile_limit` (8) versions of a function across all models, and beyond that runs it

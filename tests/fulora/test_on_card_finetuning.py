@@ -13,6 +13,7 @@ import torch
 from fulora.diffusion.base import load_base
 from fulora.diffusion.checkpoints import State
 from fulora.diffusion.finetune import finetune, measure_memory, prepare
+from fulora.diffusion.finetune_ranks import prepare_ranks
 from fulora.diffusion.lora_config import LoraConfig
 from fulora.diffusion.training import LoraTraining
 
@@ -83,6 +84,24 @@ def test_a_step_waits_for_nothing_and_a_report_a_few_times(
         assert len(card.waits) == 1, card.waits
         losses = run.losses[:5].tolist()
     assert all(0.3 < loss < 3 for loss in losses)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_step_of_all_ranks_in_one_pass_waits_no_more(small_base: Path, precision: str) -> None:
+    """Both parts adapted, convolutions too. 8-bit Adam in float16 waits once for each rank."""
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    configs = [replace(RELEASED, bucket_step_px=0, rank=rank) for rank in (2, 8)]
+    with pretended_card() as card:
+        loaded = load_base(str(small_base), device="cuda", dtype=types[precision])
+        joint = prepare_ranks(loaded, PIXELS, CAPTIONS, configs, (0, 1), (PIXELS[:2], CAPTIONS[:2]), ())
+        for _ in range(2):
+            joint.step()  # makes the optimizers' state
+        card.waits.clear()
+        joint.step()
+        assert len(card.waits) == (2 if precision == "fp16" else 0), card.waits
+        joint.run(on_logs=[None, None])
+        losses = [one.losses.tolist() for one in joint.members]
+    assert all(0.3 < loss < 3 for row in losses for loss in row)
 
 
 def test_float16_with_the_fused_optimizer_does_not_even_wait_for_its_scale(small_base: Path) -> None:
