@@ -35,6 +35,7 @@ from sweeps.ranks.plan import (
     lora_selection,
     rank_steps,
     repeated_step,
+    trained_together,
 )
 from sweeps.report.plan import report_step
 from sweeps.scores.plan import embedding_step, scaling_step, scores_step
@@ -165,7 +166,8 @@ def make_plan(experiment: Experiment, records: Sequence[ImageRecord], *, with_gr
     catalog = catalog_step(experiment)
     learned, heldout = lora_selection(experiment, records), heldout_selection(experiment, records)
     judging = judge_selection(experiment, records)
-    judge, ranks = judge_step(experiment, judging), rank_steps(experiment, learned, heldout)
+    judge = judge_step(experiment, judging)
+    ranks = trained_together(experiment, rank_steps(experiment, learned, heldout))
     sets = synthetic_sets(experiment, ranks)
     selections = [learned, heldout, *([judging] if judging else [])]
     known: dict[str, Any] = {

@@ -1,13 +1,16 @@
-"""Fine-tune one rank. The work itself is `fulora.diffusion.finetune`.
+"""Fine-tune one rank, or all in one pass. The work itself is `fulora.diffusion.finetune` and `.finetune_ranks`.
 
-In: a step with its selections. Out: the adapter in diffusers' and in kohya's form, and loss.parquet.
+In: a step with its selections. Out: the adapter in diffusers' and in kohya's form, and loss.parquet; of all ranks, in a
+directory each, which the steps of the ranks take over.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +27,12 @@ from sweeps.core.store import Place, Store
 from sweeps.core.tables import write_table
 from sweeps.ranks.plan import LoraTrial
 
+if TYPE_CHECKING:
+    from fulora.diffusion.finetune import FinetuneResult
+
 LOSS_FILE, TRIAL_FILE = "loss.parquet", "trial.json"
+_METRICS_FILE = "metrics.json"
+"""Metrics of a rank that was trained with others, beside its files."""
 
 
 def train_rank(step: Step, place: Place, report: Report) -> dict[str, Any]:
@@ -58,8 +66,18 @@ def finetune_step(step: Step, place: Place, on_log: Callable[[dict], None]) -> d
         on_log=on_log,
     )
     write_table(place.out / LOSS_FILE, "loss", result.losses)
+    _describe(step, place)
+    return _metrics(result, learned, heldout)
+
+
+def _describe(step: Step, place: Place) -> None:
+    """Write trial.json."""
+    trial: LoraTrial = step.config
     about = {"base": trial.base.spec, **flat_config(step), "base_identity": trial.base.identity}
     write_json(place.out / TRIAL_FILE, {"trial_id": step.key, "label": step.label, "config": about})
+
+
+def _metrics(result: FinetuneResult, learned: Sequence[ImageRecord], heldout: Sequence[ImageRecord]) -> dict[str, Any]:
     return {
         "final_loss": result.losses[-1]["loss"],
         "heldout_loss": result.losses[-1].get("heldout_loss"),
@@ -73,6 +91,55 @@ def finetune_step(step: Step, place: Place, on_log: Callable[[dict], None]) -> d
         "device": result.device,
         "peak_memory_bytes": result.peak_memory_bytes,
     }
+
+
+def train_together(step: Step, place: Place, report: Report) -> dict[str, Any]:
+    """Fine-tune several ranks in one pass; killed and called again, all resume from their checkpoint."""
+    from fulora.diffusion.finetune_ranks import finetune_ranks
+
+    trials: Sequence[LoraTrial] = step.config.trials
+    first, num_steps = trials[0], trials[0].lora.num_steps
+
+    def on_log(row: dict) -> None:
+        note = f"rank {first.lora.rank}: loss {row['loss']:.3f}, {row['steps_per_second']:.1f} steps/s of all ranks"
+        report({"fraction": row["step"] / num_steps, "note": note})
+
+    learned, heldout = _records(place, "images"), _records(place, "heldout")
+    folders = [place.out / _folder(trial) for trial in trials]
+    results = finetune_ranks(
+        base=first.base.spec,
+        pixels=_decoded(learned, first.lora),
+        captions=_captions(learned),
+        configs=[trial.lora for trial in trials],
+        seeds=[trial.seed for trial in trials],
+        outs=folders,
+        allow_pickle=first.base.allow_pickle,
+        heldout=(_decoded(heldout, first.lora), _captions(heldout)) if heldout else None,
+        names=[r.image_id for r in learned],
+        checkpoints=place.scratch,
+        on_logs=[on_log, *(None for _ in trials[1:])],
+    )
+    for folder, result in zip(folders, results, strict=True):
+        write_table(folder / LOSS_FILE, "loss", result.losses)
+        write_json(folder / _METRICS_FILE, _metrics(result, learned, heldout))
+    own = ("resumed_from", "steps_per_second", "device", "peak_memory_bytes")
+    return {"num_ranks": len(trials), **{name: getattr(results[0], name) for name in own}}
+
+
+def take_over(step: Step, place: Place, report: Report) -> dict[str, Any]:
+    """Copy a rank's files from the step that trained it with others, and return its metrics."""
+    (joint,) = step.in_role("together")
+    folder = place.folder_of(joint) / _folder(step.config)
+    for file in folder.iterdir():
+        if file.name != _METRICS_FILE:
+            shutil.copyfile(file, place.out / file.name)
+    _describe(step, place)
+    note = f"trained in one pass ({joint.label}): steps per second and memory are those of the pass"
+    return {**json.loads((folder / _METRICS_FILE).read_text()), "notes": [note]}
+
+
+def _folder(trial: LoraTrial) -> str:
+    return f"rank-{trial.lora.rank:03d}"
 
 
 def measure_ranks(steps: Sequence[Step], store: Store) -> Footprint:

@@ -27,6 +27,9 @@ LORA = Kind(
     name="lora", stage="lora", work="sweeps.ranks.finetune:train_rank", runs_on="gpu", is_trial=True,
     measure="sweeps.ranks.finetune:measure_ranks",
 )  # fmt: skip
+TOGETHER = Kind(name="ranks_together", stage="lora", work="sweeps.ranks.finetune:train_together", runs_on="gpu")
+_TAKEN_OVER = replace(LORA, work="sweeps.ranks.finetune:take_over", runs_on="cpu", measure=None)
+"""A rank that another step trained: of the key of one trained alone, whose files it equals but for rounding."""
 JUDGE = Kind(name="judge", stage="lora", work="sweeps.ranks.judge:train_judge_step", runs_on="gpu", is_trial=True)
 _SECONDS_PER_STEP = 0.1
 
@@ -41,6 +44,13 @@ class LoraTrial:
     seed: int
     replicate: int = field(default=0, metadata=PLACE)
     """Number of the replicate; its seed and images tell it from others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointTrial:
+    """The fine-tuning of several ranks in one pass."""
+
+    trials: tuple[LoraTrial, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +126,24 @@ def rank_steps(
             cost=config.num_steps * config.batch_size * _SECONDS_PER_STEP,
         )
         for config in experiment.lora.trials()
+    ]
+
+
+def trained_together(experiment: Experiment, ranks: list[Step]) -> list[Step]:
+    """Return the ranks' steps; with `lora.together` they take over what one step, used by all, trains in one pass."""
+    if not experiment.lora.together or len(ranks) < 2:
+        return ranks
+    joint = Step(
+        kind=TOGETHER,
+        label=", ".join(step.label for step in ranks),
+        config=JointTrial(trials=tuple(step.config for step in ranks)),
+        needs=ranks[0].needs,
+        uses=ranks[0].uses,
+        cost=sum(step.cost for step in ranks),
+    )
+    return [
+        replace(step, kind=_TAKEN_OVER, uses={**step.uses, "together": (joint,)}, cost=_SECONDS_PER_STEP)
+        for step in ranks
     ]
 
 
