@@ -23,6 +23,7 @@ from sweeps.grid.plan import GridPlan, plan_grid
 from sweeps.images.quality_plan import (
     choice_step,
     features_step,
+    planted_step,
     quality_step,
     rank_table_step,
     real_selections,
@@ -141,8 +142,9 @@ class Plan:
         if until in ("sample", "grid", "report") and compared and is_done(self.judge):
             steps.append(rank_table_step(self.experiment, self.judge, compared))
             real = (self.features["learned"], self.features["others"])
-            if self.real is not None and all(map(is_done, real)):
-                steps.append(quality_step(self.experiment, compared, self.real, real))
+            planted = self.features["planted"]
+            if self.real is not None and all(map(is_done, (*real, planted))):
+                steps.append(quality_step(self.experiment, compared, self.real, real, planted))
         if until in ("grid", "report") and (done := [cell for cell in self.cells if is_done(cell)]):
             audits = [audit for audit in (self.audit, *(r.audit for r in self.replicates)) if is_done(audit)]
             steps.append(scores_step(self.experiment, done, self.catalog, audits or [self._real_audit]))
@@ -186,6 +188,7 @@ def make_plan(experiment: Experiment, records: Sequence[ImageRecord], *, with_gr
     features = {which.label: features_step(experiment, judge, which.label, which.steps) for which in sets}
     for name, selection in zip(("learned", "others"), real, strict=True):
         features[name] = features_step(experiment, judge, selection.label, [selection.step])
+    features["planted"] = planted_step(experiment, judge, features["learned"])
     replicates, repeated = _repeated(experiment, records, catalog)
     grid = plan_grid(
         [GridPlan(experiment, records, chosen, audit)]

@@ -28,6 +28,7 @@ from sweeps.study import IsDone, Plan
 
 _TOP_FILES = ("predictions.parquet", "catalog.parquet", "audit.parquet")
 """Files that lie at the top, not in tables/."""
+_OF_NO_STEP = ("stages", "notes", "steps", "search", "compare", "regime_errors")
 _ROWS = "metadata.parquet"
 
 
@@ -68,7 +69,14 @@ def show(plan: Plan, summaries: Iterable[Step], paths: RunPaths, is_done: IsDone
     # A table that this plan no longer writes would show an older one.
     written = {file.stem for step in (*summaries, *embedding) if is_done(step) for file in store.folder(step).iterdir()}
     for table in paths.tables.glob("*.parquet"):
-        if table.stem not in written and table.stem not in ("stages", "notes", "steps", "search", "compare"):
+        if table.stem not in written and table.stem not in (
+            "stages",
+            "notes",
+            "steps",
+            "search",
+            "compare",
+            "regime_errors",
+        ):
             table.unlink()
 
 

@@ -106,7 +106,7 @@ class CopyAudit:
     num_heldout_patients: int
     """Number of their patients."""
     num_heldout_repeats: int
-    """Held-out images left out as duplicates of training images."""
+    """Held-out images left out: duplicates of training images, and the others of the patients of these."""
     worst: tuple[int, ...]
     """Indices into `images`, the worst first: by ratio, or without held-out images by the smaller of distance over
     the mean distance."""
@@ -134,7 +134,8 @@ def audit_copies(
     orders as the cosine does. `extractor` is the name of the feature extractor.
     Held-out images, which must be of other patients than the training images, are measured in the same way; a synthetic
     image is closer than real if one of its distances is below their minimum. Held-out duplicates of training images are
-    left out and counted, as one of them would make the minimum 0 and the audit blind.
+    left out and counted, as one of them would make the minimum 0 and the audit blind; so are the other images of their
+    patients, who are training patients under another number: frames of one sweep would pass for another woman's.
     A flagged image is a suspect, not a proof: blurred images are closer to all others by pixels. Held-out images should
     be of the same planes and device as the synthetic ones. Without held-out images, thresholds and shares are None.
     Computes in blocks of `block` rows: memory grows with N, not with N times the training images.
@@ -152,11 +153,16 @@ def audit_copies(
     thresholds: list[Thresholds] = []
     if heldout is not None and len(heldout.image_ids):
         real = everything.part(slice(num, None))
-        kept = np.flatnonzero(real.distances[:, 0] >= SAME_IMAGE)
+        owners = np.asarray(heldout.patient_ids, dtype=str)
+        repeated = real.distances[:, 0] < SAME_IMAGE
+        kept = np.flatnonzero(~np.isin(owners, owners[repeated]))
         repeats = len(real.distances) - len(kept)
-        patients = len(set(np.asarray(heldout.patient_ids, dtype=str)[kept].tolist()))
+        patients = len(set(owners[kept].tolist()))
         if repeats:
-            notes.append(f"{repeats} held-out images are left out as duplicates of training images.")
+            notes.append(
+                f"{repeats} held-out images are left out: {int(repeated.sum())} duplicates of training images, and the "
+                "others of their patients, who are training patients under another number."
+            )
         if len(kept):
             thresholds = [_thresholds(column) for column in real.distances[kept].T]
     closer: np.ndarray | None = None

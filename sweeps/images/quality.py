@@ -1,8 +1,8 @@
 """Fidelity and memorisation of synthetic images: scores beside a baseline of real images, and the near-copy audit.
 
-In: features of every set and of real images. Out: fidelity.parquet, copies.parquet, worst_copies.parquet, and
-nearest.parquet, the audit of every image of a rank. The scores are `fulora.evaluate.fidelity`, the audit
-`fulora.evaluate.copies`.
+In: features of every set, of real images and of planted copies. Out: fidelity.parquet, copies.parquet,
+worst_copies.parquet, planted_copies.parquet, and nearest.parquet, the audit of every image of a rank. The scores are
+`fulora.evaluate.fidelity`, the audit `fulora.evaluate.copies`, the attack `fulora.evaluate.membership`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 
 from fulora.data.records import ImageRecord
 from fulora.evaluate import copies, fidelity
+from fulora.evaluate.membership import membership_attack, nearest_sample_scores
+from fulora.evaluate.planted import PlantedShare, shares_found
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
 from sweeps.core.selections import read_selection
@@ -24,6 +26,7 @@ from sweeps.core.step import Report, Step
 from sweeps.core.store import Place
 from sweeps.core.tables import AUDITED, write_table
 from sweeps.images.features import ImageFeatures, read_features
+from sweeps.images.planted import read_planted
 from sweeps.images.quality_plan import QualityConfig, SetFacts
 
 REAL = "real"
@@ -42,11 +45,17 @@ def measure_quality(step: Step, place: Place, report: Report) -> dict[str, Any]:
     write_table(place.out / "fidelity.parquet", "fidelity", rows)
     trained, learned = read_features(place.of("learned_features")), records_of(place, "learned")
     audits, nearest = [], []
+    planted, planted_features = read_planted(place.of("planted"))
+    sides = (_side(trained, learned), _side(real, others))
+    probe = copies.audit_copies(planted.image_set(planted_features), *sides, extractor=extractor)
+    shares = shares_found(planted, probe, trained.image_ids)
+    write_table(place.out / "planted_copies.parquet", "planted_copies", map(asdict, shares))
     for which, found in sets:
         if which.rank is None:
             continue  # the base is not trained on these
-        audit = copies.audit_copies(_side(found), _side(trained, learned), _side(real, others), extractor=extractor)
-        audits.append(_audit_row(which, audit))
+        audit = copies.audit_copies(_side(found), *sides, extractor=extractor)
+        attack = _membership(found, trained, real, sides, seed=config.seed)
+        audits.append({**_audit_row(which, audit), "planted_found": _mean_found(shares), **attack})
         nearest += [{"adapter": which.label, **asdict(image)} for image in audit.images]
         if which.chosen:
             notes += [f"near copies: {text}" for text in audit.notes]
@@ -94,13 +103,39 @@ def _side(found: ImageFeatures, records: Sequence[ImageRecord] = ()) -> copies.F
 
 
 def _audit_row(which: SetFacts, audit: copies.CopyAudit) -> dict[str, Any]:
-    sides = {"pixels": audit.pixels, "features": audit.features}
-    thresholds = {f"least_{name}": None if side is None else side.minimum for name, side in sides.items()}
-    names = ("share_closer", "share_by_chance", "num_synthetic", "num_training", "num_heldout", "num_heldout_patients")
+    sides = {"pixels": audit.pixels, "aligned": audit.aligned, "features": audit.features}
+    known = {name: side for name, side in sides.items() if side is not None}
+    thresholds = {f"least_{name}": side.minimum for name, side in known.items()}
+    thresholds |= {f"percentile_{name}": side.first_percentile for name, side in known.items()}
+    names = (
+        "share_closer", "share_by_chance", "share_below_percentile", "num_synthetic", "num_training", "num_heldout",
+        "num_heldout_patients",
+    )  # fmt: skip
     return {
         "adapter": which.label, "rank": which.rank, "chosen": which.chosen, "features": audit.extractor, **thresholds,
         **{name: getattr(audit, name) for name in names},
     }  # fmt: skip
+
+
+def _mean_found(shares: Sequence[PlantedShare]) -> float | None:
+    """Return the percent of all planted copies that the audit finds; None without held-out images."""
+    found = [share.share_found for share in shares if share.share_found is not None]
+    return float(np.mean(found)) if found else None
+
+
+def _membership(
+    found: ImageFeatures, trained: ImageFeatures, real: ImageFeatures,
+    sides: tuple[copies.FeatureSet, copies.FeatureSet], *, seed: int,
+) -> dict[str, float | None]:  # fmt: skip
+    """Return the AUC of the membership attack by features, with its interval over patients; None without others."""
+    if not len(real.image_ids):
+        return {}
+    scores = [nearest_sample_scores(side.features, found.features) for side in (trained, real)]
+    attack = membership_attack(
+        *scores, member_patients=sides[0].patient_ids, other_patients=sides[1].patient_ids, seed=seed
+    )
+    named = {"membership_auc": attack.auc, "membership_auc_low": attack.low, "membership_auc_high": attack.high}
+    return {name: None if np.isnan(value) else value for name, value in named.items()}
 
 
 _NEAREST = {

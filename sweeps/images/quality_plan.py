@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import select_heldout_images
+from fulora.evaluate.clusters import merge_patients
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
 from sweeps.core.selections import Selection
@@ -22,7 +23,10 @@ from sweeps.ranks.plan import judge_selection, lora_selection
 FEATURES = Kind(name="features", stage="sample", work="sweeps.images.features:take_features", runs_on="gpu")
 QUALITY = Kind(name="quality", stage="sample", work="sweeps.images.quality:measure_quality")
 RANKS = Kind(name="ranks", stage="sample", work="sweeps.images.rank_table:write_rank_table")
+PLANTED = Kind(name="planted", stage="sample", work="sweeps.images.planted:take_planted", runs_on="gpu")
 CHOICE = Kind(name="choice", stage="sample", work="sweeps.images.rank_choice:choose_rank")
+NUM_PLANTED = 20
+"""Copies of each kind that are planted; what the audit finds of them stands beside its verdict."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +36,16 @@ class FeaturesConfig:
     judge_resolution_px: int
     image_resolution_px: int
     feature_weights: Path | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlantedConfig:
+    """Copies of training images planted to see what the near-copy audit finds."""
+
+    per_kind: int
+    """Copies of each alteration."""
+    feature_weights: Path | None
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +90,7 @@ def real_selections(
     """Return (LoRA's images, images of other patients): of each plane as many, at most twice the images of the largest
     set, so that two halves of them make a baseline. None of the judge's patients, unless it had to take LoRA's."""
     learned, judged = lora_selection(experiment, records), judge_selection(experiment, records)
-    seen = list(learned.roles["train"])
+    seen = _with_linked(learned.roles["train"], records)
     if judged is not None and not judged.notes:
         seen += [r for images in judged.roles.values() for r in images]
     most = max(which.config.images_per_plane * len(which.config.samplers) for which in sets)
@@ -85,6 +99,15 @@ def real_selections(
     least = min((count for count in counts if count), default=0)
     chosen = select_heldout_images(records, seen, per_plane=min(least, 2 * most), seed=experiment.seed)
     return learned, Selection(label="real images to compare with", roles={"heldout": chosen})
+
+
+def _with_linked(chosen: Sequence[ImageRecord], records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Return images with those of all patients who share an image with one of their patients: they may be one woman."""
+    mine = [r for r in records if r.source == chosen[0].source]
+    clusters = merge_patients([r.patient_id for r in mine], [r.pixel_hash for r in mine])
+    patients = {r.patient_id for r in chosen}
+    linked = {cluster for r, cluster in zip(mine, clusters, strict=True) if r.patient_id in patients}
+    return [*chosen, *(r for r, cluster in zip(mine, clusters, strict=True) if cluster in linked)]
 
 
 def features_step(experiment: Experiment, judge: Step, label: str, images: Sequence[Step]) -> Step:
@@ -98,16 +121,24 @@ def features_step(experiment: Experiment, judge: Step, label: str, images: Seque
     return Step(kind=FEATURES, label=f"features of {label}", config=config, needs=needs, cost=3.0)
 
 
+def planted_step(experiment: Experiment, judge: Step, learned: Step) -> Step:
+    """Return the step that plants copies of LoRA's training images, whose features are `learned`."""
+    config = PlantedConfig(
+        per_kind=NUM_PLANTED, feature_weights=experiment.embedding.feature_weights, seed=experiment.seed
+    )
+    return Step(kind=PLANTED, label="planted copies", config=config, needs={"judge": (judge,), "learned": (learned,)})
+
+
 def quality_step(
     experiment: Experiment, sets: Sequence[tuple[SyntheticSet, Step]], real: tuple[Selection, Selection],
-    real_features: tuple[Step, Step],
+    real_features: tuple[Step, Step], planted: Step,
 ) -> Step:  # fmt: skip
     """Return the step that scores sets and looks for near copies; takes each set with its features."""
     return Step(
         kind=QUALITY,
         label="fidelity and memorisation",
         config=QualityConfig(sets=tuple(facts_of(which) for which, _ in sets), seed=experiment.seed),
-        needs=_needs(sets, real, real_features),
+        needs={**_needs(sets, real, real_features), "planted": (planted,)},
         cost=20.0,
     )
 

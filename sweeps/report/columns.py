@@ -24,6 +24,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "ranks": ("ranks", "sample"),
     "fidelity": ("fidelity", "sample"),
     "memorisation": ("copies", "sample"),
+    "planted": ("planted_copies", "sample"),
     "nearest": ("worst_copies", "sample"),
     "embedding": ("embedding", "report"),
     "stages": ("stages", "sources"),

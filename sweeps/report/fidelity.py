@@ -18,6 +18,7 @@ def fidelity_section(run: RunFiles) -> dict[str, Any]:
     return {
         "rows": rows,
         "audit": next((r for r in audits if r["chosen"]), audits[0] if audits else None),
+        "planted": [r for r in run.tables["planted"] if r["share_found"] is not None],
         "cases": run.tables["nearest"][:_MOST_CASES],
         "sheet": _closest(run),
     }

@@ -168,6 +168,19 @@ def test_a_heldout_image_that_is_a_training_image_does_not_blind_the_audit() -> 
     assert (only.pixels, only.share_closer, only.num_heldout_repeats) == (None, None, 2) and len(only.notes) == 2
 
 
+def test_a_patient_who_shares_an_image_with_a_training_patient_is_no_other_patient() -> None:
+    """The published African set files women under two numbers: frames of one sweep would set the least distance."""
+    frame = np.roll(TRAINING[3], 1, axis=1)  # the next frame of a training image's sweep
+    heldout = image_set(np.concatenate([TRAINING[3:4], frame[None], HELDOUT]), "heldout")
+    owners = ["one woman", "one woman", *(f"patient {row}" for row in range(len(HELDOUT)))]
+    heldout = dataclasses.replace(heldout, patient_ids=owners)
+    sides = image_set(TRAINING[:2], "synthetic"), image_set(TRAINING, "training")
+    audit = audit_copies(*sides, heldout, extractor="")
+    assert (audit.num_heldout_repeats, audit.num_heldout) == (2, 100)
+    plain = audit_copies(*sides, image_set(HELDOUT, "heldout"), extractor="")
+    assert audit.aligned == plain.aligned and audit.share_closer == 100
+
+
 def test_colour_sizes_and_images_without_contrast() -> None:
     grey, wide = TRAINING[:3], scenes(3, seed=1, side=96)
     in_colour = np.repeat(grey[..., None], 3, axis=3)

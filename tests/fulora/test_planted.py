@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fulora.data.sources import read_source
 from fulora.errors import InputError
 from fulora.evaluate.alignment import nearest_aligned
+from fulora.evaluate.clusters import merge_patients
 from fulora.evaluate.copies import CopyAudit, audit_copies
 from fulora.evaluate.feature_sets import FeatureSet
 from fulora.evaluate.planted import KINDS, PlantedShare, plant_copies, shares_found
@@ -113,3 +115,18 @@ def test_copies_of_real_images_are_found_at_five_percent_of_shift_and_crop() -> 
     shares, _ = planted_in(sides[0], sides[1], 100)
     for share in shares:
         assert share.share_found is not None and share.share_found >= 90, share
+
+
+@pytest.mark.skipif(not (DATA / "african").is_dir(), reason="FULORA_REAL_DATA names no folder with the real images")
+def test_copies_of_african_images_are_found_where_women_filed_twice_are_one() -> None:
+    records = read_source(DATA / "african", source="african")
+    pixels = np.stack([np.asarray(Image.open(r.path).convert("L").resize((128, 128))) for r in records])
+    patients = merge_patients([r.patient_id for r in records], [r.pixel_hash for r in records])
+    half = set(np.random.default_rng(0).permutation(sorted(set(patients)))[: len(set(patients)) // 2])
+    learned = np.array([patient in half for patient in patients])
+    sides = [
+        image_set(pixels[side], name, [p for p, inside in zip(patients, side) if inside])
+        for side, name in ((learned, "training"), (~learned, "heldout"))
+    ]
+    for share in planted_in(sides[0], sides[1], 30)[0]:
+        assert share.share_found is not None and (share.share_found >= 90 or share.kind == "blended"), share

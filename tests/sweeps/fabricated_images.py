@@ -117,8 +117,12 @@ def write_quality(paths: RunPaths, learned: str) -> None:
     audit = {
         "adapter": "rank-128", "rank": 128, "chosen": True, "share_closer": 1.25, "share_by_chance": 2.6,
         "num_synthetic": 80, "num_training": 100, "num_heldout": 160, "num_heldout_patients": 77, "features": "x",
+        "planted_found": 91.0, "membership_auc": 53.1, "membership_auc_low": 44.0, "membership_auc_high": 62.0,
     }  # fmt: skip
     write_table(paths.table("copies"), "copies", [audit])
+    planted = {"num_planted": 20, "share_below_percentile": 100.0, "share_traced": 95.0}
+    found = [{"kind": kind, "share_found": share, **planted} for kind, share in (("exact", 100.0), ("shifted", 82.0))]
+    write_table(paths.table("planted_copies"), "planted_copies", found)
     first = read_rows(paths.synthetic / "metadata.parquet", "metadata")[0]
     worst = {
         "image_id": first["image_id"], "nearest_pixels": learned, "distance_pixels": 0.0, "flipped": True,

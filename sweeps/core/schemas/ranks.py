@@ -13,6 +13,7 @@ from sweeps.core.schemas.column import (
     integer,
     number,
     string,
+    with_interval,
 )
 from sweeps.core.schemas.images import METADATA
 
@@ -130,18 +131,38 @@ COPIES = Table(
         "rank": RANK,
         "chosen": CHOSEN,
         "share_closer": number(
-            "Share of synthetic images that are closer to a LoRA training image, by pixels or by features, than any "
-            "held-out real image of another patient",
+            "Share of synthetic images that are closer to a LoRA training image, by pixels, by aligned pixels or by "
+            "features, than any held-out real image of another patient",
             "%",
         ),
         "share_by_chance": number(
-            "Upper bound of the mean of `share_closer` for new images of new patients: 2 / (held-out patients + 1)", "%"
+            "Upper bound of the mean of `share_closer` for new images of new patients: 3 / (held-out patients + 1)", "%"
+        ),
+        "share_below_percentile": number(
+            "Share of synthetic images below the first percentile of held-out distances by any of the three; 1 to 3 % "
+            "for new images of new patients; rests on no single held-out image",
+            "%",
+        ),
+        "planted_found": number(
+            "Share of the copies planted in the audit (`planted_copies`) that are closer than any held-out image", "%"
+        ),
+        **with_interval(
+            "membership_auc",
+            number(
+                "Membership inference: AUC of telling LoRA's training images from held-out ones by their distance to "
+                "the nearest synthetic image, by features; 50 is chance",
+                "%",
+            ),
         ),
         "least_pixels": number("Least pixel distance of a held-out real image to a LoRA training image"),
+        "least_aligned": number("Least distance of a held-out real image after alignment, turned and shifted"),
         "least_features": number("Least feature distance of a held-out real image to a LoRA training image"),
+        "percentile_pixels": number("First percentile of the held-out images' pixel distances"),
+        "percentile_aligned": number("First percentile of the held-out images' distances after alignment"),
+        "percentile_features": number("First percentile of the held-out images' feature distances"),
         "num_synthetic": integer("Synthetic images compared", "images"),
         "num_training": integer("LoRA training images compared", "images"),
-        "num_heldout": integer("Held-out real images that give the two least distances", "images"),
+        "num_heldout": integer("Held-out real images that give the least distances", "images"),
         "num_heldout_patients": integer("Patients of the held-out images", "patients"),
         "features": FEATURES,
     },
@@ -168,6 +189,19 @@ WORST_COPIES = Table(
     },
 )
 
+PLANTED_COPIES = Table(
+    name="planted_copies",
+    about="One row per kind of copies planted in the memorisation audit: slightly altered training images.",
+    columns={
+        "kind": string("`exact`, `cropped`, `shifted`, `rotated`, `brightened`, `blended` with another image"),
+        "num_planted": integer("Planted copies of this kind", "images"),
+        "share_found": number("Share that is closer to a training image than any held-out real image", "%"),
+        "share_below_percentile": number("Share below the first percentile of held-out distances", "%"),
+        "share_traced": number("Share whose nearest training image is the one it is a copy of", "%"),
+    },
+    notes="An audit that finds no copies among the synthetic images says something only as far as it finds these.",
+)
+
 EMBEDDING = Table(
     name="embedding",
     about="One row per image of the t-SNE embeddings; each plane is an embedding of its own.",
@@ -181,4 +215,4 @@ EMBEDDING = Table(
     },
 )
 
-TABLES = (LOSS, RANKS, SEARCH, FIDELITY, COPIES, WORST_COPIES, EMBEDDING)
+TABLES = (LOSS, RANKS, SEARCH, FIDELITY, COPIES, PLANTED_COPIES, WORST_COPIES, EMBEDDING)

@@ -15,6 +15,8 @@ from fulora.data.regimes import select_heldout_images, select_lora_images
 from fulora.evaluate import copies, fidelity
 from fulora.evaluate.features import choose_features, features_from_classifier
 from fulora.evaluate.judge import load_judge
+from fulora.evaluate.membership import nearest_sample_scores
+from fulora.evaluate.planted import KINDS
 from fulora.experiment import Experiment
 from fulora.planes import PLANES
 from fulora.seeds import derive_seed
@@ -149,6 +151,22 @@ def test_near_copies_are_those_of_the_files_and_stand_beside_each_image(study: S
     worst = [r["image_id"] for r in read_rows(study.paths.table("worst_copies"), "worst_copies")]
     chosen = {r["image_id"] for r in study.rows(study.plan.chosen)}
     assert worst and set(worst) <= chosen
+
+
+def test_planted_copies_and_membership_stand_beside_the_verdict(study: Study) -> None:
+    planted = {r["kind"]: r for r in read_rows(study.paths.table("planted_copies"), "planted_copies")}
+    assert set(planted) == set(KINDS) and {r["num_planted"] for r in planted.values()} == {20}
+    assert planted["exact"]["share_found"] == planted["exact"]["share_traced"] == 100
+    for row in read_rows(study.paths.table("copies"), "copies"):
+        assert row["planted_found"] == pytest.approx(np.mean([r["share_found"] for r in planted.values()]))
+        assert row["least_aligned"] <= row["percentile_aligned"] and row["share_below_percentile"] is not None
+        which = next(s for s in study.plan.sets if s.label == row["adapter"])
+        with one_thread():
+            drawn, sides = study.set_side(which), [study.real_side(side) for side in (study.learned, study.others)]
+        near = [nearest_sample_scores(side.features, drawn.features) for side in sides]
+        won = np.sign(near[0][:, None] - near[1][None]) / 2 + 0.5
+        assert row["membership_auc"] == pytest.approx(100 * won.mean(), abs=0.1)
+        assert row["membership_auc_low"] <= row["membership_auc"] <= row["membership_auc_high"]
 
 
 def test_the_table_of_ranks_counts_what_the_judge_sees_and_what_an_adapter_cost(study: Study) -> None:
