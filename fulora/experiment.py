@@ -13,6 +13,7 @@ import tyro
 
 from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.models import MODELS, PAPER_MODELS
+from fulora.controls import Controls
 from fulora.data.phantoms import PhantomConfig
 from fulora.data.regimes import REGIMES, TABLE1_REGIMES, TABLE2_REGIMES, RegimeSizes
 from fulora.diffusion.lora_config import LoraConfig
@@ -229,6 +230,8 @@ class Experiment:
     """Classifier grid of Tables 1 and 2."""
     amounts: Amounts = Amounts()
     """Data scaling: accuracy over the number of synthetic images."""
+    controls: Controls = Controls()
+    """Controls: what else than synthetic images could explain a gain."""
     judge: JudgeConfig = JudgeConfig()
     """The classifier that judges whether a synthetic image shows the plane of its prompt."""
     embedding: EmbeddingConfig = EmbeddingConfig()
@@ -243,6 +246,7 @@ class Experiment:
         found += [
             *self.grid.validate(),
             *self.amounts.validate(),
+            *self.controls.validate(models=self.grid.models, regimes=self.grid.regimes),
             *self.embedding.validate(),
             *self.sizes.validate(),
             *self.phantoms.validate(),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fulora.classify.augment import AugmentConfig
+from fulora.controls import CONTROLS, Controls
 from fulora.data.regimes import RegimeSizes
 from fulora.diffusion.sampler import SamplingConfig
 from fulora.evaluate.judge import JudgeConfig
@@ -151,10 +152,12 @@ def fixed() -> Experiment:
             base.grid,
             num_seeds=3,
             validation="beside",  # one set for all regimes, of patients in none of them and not LoRA's
+            num_steps=5140,  # 20 epochs of ES: small training sets take as many steps as large ones
             keep="best",  # the epoch is selected on validation patients, never on the test set
             precision="auto",
         ),
         embedding=replace(base.embedding, held_out=True),
+        controls=Controls(names=tuple(CONTROLS)),
         amounts=Amounts(numbers=(0, 500, 1000, 2500, 5000), shares=(0.0, 0.25, 0.5, 0.75, 1.0), total=1150),
     )
 

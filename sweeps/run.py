@@ -26,7 +26,7 @@ from sweeps.core.provenance import provenance
 from sweeps.core.step import STAGES, Stage, Step, closure
 from sweeps.core.tables import SCHEMA_VERSION
 from sweeps.engine.options import ClusterOptions
-from sweeps.grid.plan import check_weights
+from sweeps.grid.cells import check_weights
 from sweeps.images.rank_choice import read_choice
 from sweeps.session import Session
 from sweeps.sources.catalog import read_catalog

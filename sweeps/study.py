@@ -19,6 +19,7 @@ from fulora.experiment import Experiment
 from fulora.replicates import of_replicate
 from sweeps.core.selections import Selection
 from sweeps.core.step import Stage, Step
+from sweeps.grid.cells import control_cells
 from sweeps.grid.plan import GridPlan, plan_grid
 from sweeps.images.quality_plan import (
     choice_step,
@@ -28,7 +29,7 @@ from sweeps.images.quality_plan import (
     rank_table_step,
     real_selections,
 )
-from sweeps.images.sets import SyntheticSet, repeated_set, synthetic_sets
+from sweeps.images.sets import SyntheticSet, control_set, repeated_set, synthetic_sets
 from sweeps.ranks.plan import (
     heldout_selection,
     judge_selection,
@@ -39,6 +40,7 @@ from sweeps.ranks.plan import (
     trained_together,
 )
 from sweeps.report.plan import report_step
+from sweeps.scores.controls_plan import controls_step
 from sweeps.scores.plan import embedding_step, scaling_step, scores_step
 from sweeps.sources.plan import audit_step, catalog_step
 
@@ -150,6 +152,7 @@ class Plan:
             steps.append(scores_step(self.experiment, done, self.catalog, audits or [self._real_audit]))
             if scaling := scaling_step(self.experiment, done, self.catalog):
                 steps.append(scaling)
+            steps.append(controls_step(self.experiment, done, self.catalog))
         return steps
 
     def report(self, is_done: IsDone, summaries: Sequence[Step]) -> Step:
@@ -194,6 +197,7 @@ def make_plan(experiment: Experiment, records: Sequence[ImageRecord], *, with_gr
         [GridPlan(experiment, records, chosen, audit)]
         + [GridPlan(of_replicate(experiment, r.number), records, r.images, r.audit, replicate=r.number)
            for r in replicates]
+        + _base_grids(experiment, records, catalog)
     )  # fmt: skip
     embedding, embedded = embedding_step(experiment, records, chosen, judge)
     return Plan(
@@ -201,6 +205,21 @@ def make_plan(experiment: Experiment, records: Sequence[ImageRecord], *, with_gr
         replicates=replicates, embedding=embedding,
         selections=[*selections, *repeated, *real, *grid.selections, embedded],
     )  # fmt: skip
+
+
+def _base_grids(experiment: Experiment, records: Sequence[ImageRecord], catalog: Step) -> list[GridPlan]:
+    """Return the grid of the control with the base model's images, of every replicate; none where it is not asked for.
+
+    Its images are of no table of sets, but in an audit of their own.
+    """
+    found = []
+    for number in range(experiment.replicates):
+        own = of_replicate(experiment, number)
+        if control_cells(own, of_base=True):
+            images = control_set(own)
+            audit = audit_step(own, catalog, images.steps)
+            found.append(GridPlan(own, records, images, audit, replicate=number, of_base=True))
+    return found
 
 
 def _repeated(

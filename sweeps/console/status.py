@@ -29,7 +29,7 @@ from sweeps.core.lock import is_running, plan_of
 from sweeps.core.paths import RunPaths
 from sweeps.core.step import STAGES, Step
 from sweeps.core.store import DONE, Damaged, Store
-from sweeps.grid.plan import cell_label, cells_of
+from sweeps.grid.cells import cell_label, cells_of, control_cells
 from sweeps.images.sets import repeated_set, synthetic_sets
 from sweeps.ranks.plan import judge_step, rank_steps, repeated_step
 from sweeps.sources.catalog import read_catalog
@@ -58,7 +58,10 @@ def print_plan(experiment: Experiment, folder: Path) -> None:
         sets += [repeated_set(of_replicate(experiment, n), adapter, n) for n, adapter in adapters.items()]
         steps = [judge_step(experiment, None), *ranks, *adapters.values()]
         rows = [(step.kind.name, step.label) for step in steps]
-        rows += [("grid", cell_label(cell, experiment, n)) for n in numbers for cell in cells_of(experiment)]
+        cells = cells_of(experiment) + [
+            c for of_base in (False, True) for c in control_cells(experiment, of_base=of_base)
+        ]
+        rows += [("grid", cell_label(cell, experiment, n)) for n in numbers for cell in cells]
         for stage, label in rows:
             table.add_row(stage, label, "-", "to do")
     else:

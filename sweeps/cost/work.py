@@ -95,7 +95,8 @@ def _cell(step: Step, counts: Counts) -> Work:
         "model": config.model, "resolution_px": config.resolution_px, "batch_size": config.batch_size,
         "augment": config.augment, "precision": config.precision,
     }  # fmt: skip
-    units = train * config.epochs + forward * _FORWARD
+    trained = config.num_steps * config.batch_size if config.num_steps else train * config.epochs
+    units = trained + forward * _FORWARD
     return Work(what="grid", unit="image trained on", units=units, items=test, settings=settings)
 
 

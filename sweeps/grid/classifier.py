@@ -92,7 +92,7 @@ def measure_models(steps: Sequence[Step], store: Store) -> Footprint:
 
 
 def _count(records: Sequence[ImageRecord], source: str) -> int:
-    return sum(r.source == source for r in records)
+    return len({r.image_id for r in records if r.source == source})  # a control may repeat images
 
 
 def _labels(records: Sequence[ImageRecord]) -> np.ndarray:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fulora.classify.classifier_config import ClassifierConfig
-from fulora.classify.models import MODELS, weights_faults, weights_identity
+from fulora.classify.models import MODELS, weights_identity
+from fulora.controls import select_control_set
 from fulora.data.near_duplicates import RULE
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import (
@@ -22,13 +23,14 @@ from fulora.data.regimes import (
     select_training_set,
     split_validation,
 )
-from fulora.errors import InputError, fault, raise_if_any
+from fulora.errors import InputError, fault
 from fulora.experiment import Experiment
 from fulora.replicates import replicate_suffix
 from fulora.seeds import derive_seed
 from sweeps.core.hashing import PLACE
 from sweeps.core.selections import Selection
 from sweeps.core.step import Kind, Step
+from sweeps.grid.cells import Cell, cell_label, cells_of, control_cells, scaling_sizes, splits_validation
 from sweeps.images.sets import SyntheticSet, planned_records
 from sweeps.ranks.plan import lora_selection
 
@@ -60,13 +62,15 @@ class CellTrial:
     """Asked-for real images of a training set that is varied; None in Tables 1 and 2."""
     num_synthetic: int | None = None
     """Asked-for synthetic images of a training set that is varied; None in Tables 1 and 2."""
+    control: str | None = None
+    """A control of `fulora.controls`, which is in no row of Tables 1 and 2."""
     leak_rule: str | None = None
     """Rule by which synthetic images near a test image are left out; None: none are."""
 
     @property
     def in_tables(self) -> bool:
         """Whether it is a training of a cell of Tables 1 and 2."""
-        return self.num_synthetic is None
+        return self.num_synthetic is None and self.control is None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,66 +78,6 @@ class PixelsConfig:
     """Side of the square images."""
 
     resolution_px: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One way of training; `sizes` None: in the experiment's own numbers."""
-
-    regime: str
-    classifier: ClassifierConfig
-    seed_index: int
-    sizes: RegimeSizes | None = None
-
-
-def cells_of(experiment: Experiment) -> list[Cell]:
-    """Return the cells of Tables 1 and 2, then those that ask how many synthetic images help."""
-    cells = [Cell(regime, config, index) for regime, index, config in experiment.grid.trials()]
-    amounts = experiment.amounts
-    for sizes in dict.fromkeys(scaling_sizes(experiment)):
-        for index in range(experiment.grid.num_seeds):
-            cell = Cell(amounts.regime, experiment.grid.config(amounts.regime, amounts.model), index, sizes)
-            # A cell of the tables in the very numbers asked for is trained once; not where validation images are set
-            # aside, for there they are taken out of the training set.
-            same = sizes == experiment.sizes and not splits_validation(experiment)
-            cell = replace(cell, sizes=None) if same else cell
-            if cell not in cells:
-                cells.append(cell)
-    return cells
-
-
-def check_weights(cells: Sequence[Step]) -> None:
-    """Raise InputError where trainings ask for initial weights that are nowhere to be found, naming each model once."""
-    asked = {
-        (c.classifier.model, c.weights_folder, c.classifier.pretrained): None for c in (step.config for step in cells)
-    }
-    raise_if_any([
-        text
-        for model, folder, pretrained in asked
-        for text in weights_faults(model, weights=folder, pretrained=pretrained)
-    ])  # fmt: skip
-
-
-def cell_label(cell: Cell, experiment: Experiment, replicate: int = 0) -> str:
-    """Return what a person calls a cell: `HB+DA, ViT b16, replicate 1, seed 0`."""
-    label = f"{cell.regime}, {cell.classifier.model}"
-    if cell.sizes is not None:
-        label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
-    label += replicate_suffix(replicate, experiment.replicates)
-    return label + (f", seed {cell.seed_index}" if experiment.grid.num_seeds > 1 else "")
-
-
-def scaling_sizes(experiment: Experiment) -> list[RegimeSizes]:
-    """Return the numbers of images of every training set that asks how many synthetic images help, in its order."""
-    return [
-        replace(experiment.sizes, num_spanish_hybrid=real, num_synthetic=synthetic)
-        for _, real, synthetic in experiment.amounts.cells(experiment.sizes)
-    ]
-
-
-def splits_validation(experiment: Experiment) -> bool:
-    """Return whether validation images are taken out of each cell's training set."""
-    return bool(experiment.grid.num_validation) and experiment.grid.validation != "beside"
 
 
 def disjoint_validation(experiment: Experiment, records: Sequence[ImageRecord]) -> list[ImageRecord]:
@@ -171,21 +115,21 @@ class Grid:
 
 def plan_grid(replicates: Sequence[GridPlan]) -> Grid:
     """Return the grid of every replicate, the first one's cells first; all share the pixels of real images."""
-    chosen = [(plan, cell, plan.select(cell)) for plan in replicates for cell in cells_of(plan.experiment)]
+    chosen = [(plan, cell, plan.select(cell)) for plan in replicates for cell in plan.cells]
     selected, test = [selection for _, _, selection in chosen], replicates[0].test
     real_images = {r.image_id: r for s in (*selected, test) for rs in s.roles.values() for r in rs if r.path}
     every = Selection(label="images of the grid", roles={"all": [real_images[i] for i in sorted(real_images)]})
     size = PixelsConfig(resolution_px=replicates[0].experiment.grid.resolution_px)
     real = Step(kind=PIXELS, label="pixels of real images", config=size, needs={"images": (every.step,)}, cost=5)
-    stores: dict[int, tuple[Step, ...]] = {}
+    stores: dict[GridPlan, tuple[Step, ...]] = {}
     for plan in replicates:
         step_of = plan.synthetic.step_of
         drawn = {step_of[r.image_id] for p, _, s in chosen if p is plan for r in s.roles["train"] if not r.path}
         shards = tuple(step for step in plan.synthetic.steps if step in drawn)
         label = "pixels of synthetic images" + replicate_suffix(plan.replicate, plan.experiment.replicates)
         own = Step(kind=PIXELS, label=label, config=size, needs={"images": shards}, cost=5.0)
-        stores[plan.replicate] = (real, own) if shards else (real,)
-    cells = [plan.step(cell, selection, stores[plan.replicate]) for plan, cell, selection in chosen]
+        stores[plan] = (real, own) if shards else (real,)
+    cells = [plan.step(cell, selection, stores[plan]) for plan, cell, selection in chosen]
     selections = {key: selection for plan in replicates for key, selection in plan.selections.items()}
     selections[every.step.key] = every
     pixels = dict.fromkeys(step for steps in stores.values() for step in steps)
@@ -203,9 +147,16 @@ class GridPlan:
         audit: Step | None,
         *,
         replicate: int = 0,
+        of_base: bool = False,
     ) -> None:
-        """Take what the replicate's are: experiment (`fulora.replicates`), synthetic images, audit."""
+        """Take what the replicate's are: experiment (`fulora.replicates`), synthetic images, audit.
+
+        `of_base`: the synthetic images are the base model's, of which one control is trained and nothing else.
+        """
         self.experiment, self.synthetic, self.audit, self.replicate = experiment, synthetic, audit, replicate
+        self.cells = control_cells(experiment, of_base=of_base)
+        if not of_base:
+            self.cells = [*cells_of(experiment), *self.cells]
         self.real = [r for r in records if r.source != "synthetic"]
         self.planned = planned_records(synthetic)
         self.test = Selection(label="test images", roles={"test": select_test_images(records)})
@@ -214,23 +165,26 @@ class GridPlan:
             held = {r.patient_id for r in self.beside}
             self.real = [r for r in self.real if r.patient_id not in held]
         self.selections: dict[str, Selection] = {self.test.step.key: self.test}
-        self._chosen: dict[tuple[str, RegimeSizes | None, int], Selection] = {}
+        self._chosen: dict[tuple[str, RegimeSizes | None, int, str | None], Selection] = {}
 
     def select(self, cell: Cell) -> Selection:
         """Return the training and validation images of a cell."""
         seed = self._seed(cell)
         own_validation = splits_validation(self.experiment) and not (cell.sizes is not None and self.beside)
-        which = (cell.regime, cell.sizes, seed if own_validation else 0)
+        which = (cell.regime, cell.sizes, seed if own_validation else 0, cell.control)
         if which not in self._chosen:
             planned = self.planned if REGIMES[cell.regime].synthetic else []
             sizes = cell.sizes or self.experiment.sizes
-            chosen = select_training_set(cell.regime, [*self.real, *planned], sizes, seed=self.experiment.seed)
+            select, name = (
+                (select_training_set, cell.regime) if not cell.control else (select_control_set, cell.control)
+            )
+            chosen = select(name, [*self.real, *planned], sizes, seed=self.experiment.seed)
             training, validation, notes = list(chosen.records), self.beside, list(chosen.notes)
             if own_validation:
                 grid = self.experiment.grid
                 training, validation = split_validation(training, grid.num_validation, by=grid.validation, seed=seed)  # type: ignore[arg-type]
                 notes += self._overlap(cell.regime, training, validation)
-            label = f"images of {cell.regime}"
+            label = f"images of {cell.control or cell.regime}"
             if cell.sizes is not None:
                 label += f", {cell.sizes.num_spanish_hybrid} real + {cell.sizes.num_synthetic} synthetic"
             roles = {"train": training, **({"validation": validation} if validation else {})}
@@ -262,7 +216,9 @@ class GridPlan:
             needs["audit"] = (self.audit,)
         classifier = cell.classifier
         model = MODELS[classifier.model]
-        num_images = sum(map(len, selection.roles.values()))
+        num_images = classifier.epochs * sum(map(len, selection.roles.values()))
+        if classifier.num_steps is not None:
+            num_images = classifier.num_steps * classifier.batch_size
         return Step(
             kind=GRID,
             label=cell_label(cell, experiment, self.replicate),
@@ -280,9 +236,10 @@ class GridPlan:
                 validation=experiment.grid.validation,
                 num_spanish_hybrid=cell.sizes.num_spanish_hybrid if cell.sizes else None,
                 num_synthetic=cell.sizes.num_synthetic if cell.sizes else None,
+                control=cell.control,
                 leak_rule=RULE if drops else None,
             ),
             needs=needs,
             uses={"pixels": tuple(stores if shards else stores[:1])},
-            cost=model.relative_cost * num_images * classifier.epochs * _SECONDS_PER_IMAGE,
+            cost=model.relative_cost * num_images * _SECONDS_PER_IMAGE,
         )

@@ -163,6 +163,14 @@ def synthetic_sets(experiment: Experiment, ranks: Sequence[Step]) -> list[Synthe
     return sorted(sets, key=lambda s: not s.chosen)
 
 
+def control_set(experiment: Experiment) -> SyntheticSet:
+    """Return as many images of the base model without an adapter as the chosen rank has: a control trains on them."""
+    return SyntheticSet(
+        label=BASE_LABEL, rank=None, adapter=None, base=base_model(experiment), config=experiment.sampling,
+        seed=experiment.seed,
+    )  # fmt: skip
+
+
 def repeated_set(experiment: Experiment, adapter: Step, number: int) -> SyntheticSet:
     """Return the images of a replicate beyond the first; `experiment` and `adapter` are the replicate's.
 

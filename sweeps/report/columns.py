@@ -19,6 +19,8 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "deduplicated": ("deduplicated", "grid"),
     "subgroups": ("subgroups", "grid"),
     "data_scaling": ("data_scaling", "grid"),
+    "controls": ("controls", "grid"),
+    "centres": ("centres", "grid"),
     "calibration": ("calibration", "grid"),
     "reliability": ("reliability", "grid"),
     "ranks": ("ranks", "sample"),

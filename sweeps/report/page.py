@@ -13,6 +13,7 @@ from sweeps.report import formats
 from sweeps.report.adapters import rank_section
 from sweeps.report.calibration import calibration_section
 from sweeps.report.colours import regime_colours
+from sweeps.report.controls import controls_section
 from sweeps.report.data_scaling import data_scaling_section
 from sweeps.report.datasets import dataset_section
 from sweeps.report.embedding import embedding_section
@@ -61,6 +62,7 @@ def facts(run: RunFiles) -> dict[str, Any]:
         "deduplicated": deduplicated_section(run),
         "subgroups": subgroup_section(run),
         "data_scaling": data_scaling_section(run),
+        "controls": controls_section(run),
         "calibration": calibration_section(run, colours),
         "embedding": embedding_section(run),
         "datasets": dataset_section(run),

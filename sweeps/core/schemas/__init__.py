@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from sweeps.core.schemas import images, paper, ranks, runs, scores
+from sweeps.core.schemas import controls, images, paper, ranks, runs, scores
 from sweeps.core.schemas.column import METRICS, Column, Table
 from sweeps.core.schemas.images import AUDITED
 from sweeps.core.schemas.readme import render
@@ -22,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 GROUPS: dict[str, tuple[Table, ...]] = {
-    "Classifier scores": scores.TABLES,
+    "Classifier scores": (*scores.TABLES, *controls.TABLES),
     "LoRA ranks and synthetic images": ranks.TABLES,
     "Images": images.TABLES,
     "The paper's results": paper.TABLES,

@@ -17,7 +17,8 @@ from fulora.recipes import demo
 from sweeps.core.paths import RunPaths
 from sweeps.core.selections import read_selection
 from sweeps.core.step import Step
-from sweeps.grid.plan import disjoint_validation, scaling_sizes
+from sweeps.grid.cells import scaling_sizes
+from sweeps.grid.plan import disjoint_validation
 from sweeps.images.sets import planned_records
 from sweeps.ranks.plan import lora_selection
 from sweeps.study import Plan, make_plan
