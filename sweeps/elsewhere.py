@@ -76,7 +76,7 @@ def draw_elsewhere(
     """
     raise_if_any(options.validate())
     check(experiment, paths)
-    destination.check()
+    destination.remote.check()
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)
         session.needs_gpu = needs_gpu(experiment)

@@ -80,7 +80,10 @@ def launch_of(command: str, words: list[str], about: str = "") -> Any:
     base = Path(experiment.base).expanduser()
     if experiment.base != "tiny" and base.exists():
         experiment = replace(experiment, base=str(base.resolve()))
-    return replace(launch, experiment=experiment)
+    cluster = launch.cluster
+    if cluster.storage is not None and "://" not in cluster.storage:
+        cluster = replace(cluster, storage=str(Path(cluster.storage).expanduser().resolve()))
+    return replace(launch, experiment=experiment, cluster=_absolute(cluster))
 
 
 def _absolute(config: Any) -> Any:

@@ -17,6 +17,7 @@ from sweeps.console.progress import Progress, Shown
 from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.execution import Executor
 from sweeps.core.lock import plan_of
+from sweeps.core.mirror import Mirror, store_of
 from sweeps.core.paths import RunPaths
 from sweeps.core.selections import SELECTION, Selection
 from sweeps.core.step import STAGES, Step, closure
@@ -35,7 +36,10 @@ class Session:
 
     def __init__(self, paths: RunPaths, options: ClusterOptions, progress: Progress) -> None:
         self.paths, self.options, self.progress = paths, options, progress
-        self.store, self.log = paths.store, AttemptLog(paths.attempts)
+        self.store = store_of(
+            paths.root, storage=options.storage, cache=options.cache, cache_gb=options.cache_gb
+        )  # fmt: skip
+        self.log = AttemptLog(paths.attempts)
         self.watch = _shown(progress, paths, options)
         self.began = len(self.log.attempts)
         self.where = "driver"
@@ -49,6 +53,8 @@ class Session:
         self._cluster: Cluster | None = None
 
     def __enter__(self) -> Session:
+        if isinstance(self.store, Mirror):
+            self.store.storage.check()
         if lost := self.log.repair():
             self.progress.say(f"damaged, restored from the records of the steps: attempts.jsonl (lines: {lost})")
         if self.paths.plan.is_file() and plan_of(self.paths) is None:
@@ -107,6 +113,8 @@ class Session:
             return
         alone = in_process or self.options.executor == "process"
         executor = InProcess(device=self.options.device) if alone else self._ray()
+        if isinstance(self.store, Mirror):
+            self.store.ship(todo)
         self.watch.begin(todo)
         try:
             executor.run(todo, store=self.store, log=self.log, watch=self.watch)
@@ -127,7 +135,7 @@ class Session:
             if self.options.address is not None:
                 from sweeps.engine.preflight import check_nodes
 
-                check_nodes(self.paths.root, self.progress.say)
+                check_nodes(self.store, self.progress.say)
             if self.needs_gpu and not self._cluster.num_gpus and self.options.device == "auto":
                 rule = "found no GPU, and this recipe fine-tunes a model of Stable Diffusion's size"
                 remedy = "Use a machine or cluster with GPUs; --device cpu if days or weeks of CPU time are meant."

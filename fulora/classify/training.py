@@ -20,7 +20,7 @@ from fulora.classify.classifier_config import ClassifierConfig
 from fulora.classify.epochs import TrainingImages, train_epoch
 from fulora.classify.inference import predict, refit_batchnorm, takes_half
 from fulora.classify.input_range import set_input_range
-from fulora.classify.models import MODELS, build_model
+from fulora.classify.models import MODELS, build_model, weights_identity
 from fulora.classify.probe import embed, freeze_encoder, head_of
 from fulora.device import (
     freed_memory_kept,
@@ -121,7 +121,9 @@ def train_classifier(
     checkpoints, resumed_from = None, 0
     if checkpoint is not None and not frozen:  # a head is trained in seconds
         held = [] if validation is None else [validation[1]]
-        facts = (asdict(config), takes_half(config.precision, place), seed, weights_name, place.type, pixels.shape)
+        started_from = weights_identity(config.model, weights=config.weights, pretrained=config.pretrained)
+        known = {**asdict(config), "weights": started_from}  # not the folder: another machine has another
+        facts = (known, takes_half(config.precision, place), seed, weights_name, place.type, pixels.shape)
         parts = [np.asarray(part) for part in (labels, *held, *([] if first is None else [first]))]
         identity = identity_of(*facts, *parts)
         checkpoints = CheckpointManager(checkpoint, identity=identity, every_seconds=checkpoint_seconds)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from fulora.errors import InputError
 from sweeps.core.attempts import Attempt, AttemptLog, attempt_of, success_of
 from sweeps.core.schedule import Schedule, Wanted, any_step
 from sweeps.core.step import Step, closure
@@ -21,6 +22,10 @@ _LONGEST_WAIT = 60.0
 """Seconds between two attempts at most."""
 _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 _NEED_ERRORS = ("Damaged", "FileNotFoundError")
+_STOPS = "StorageRefused"
+"""What every other step would meet too: a storage that takes no more."""
+_RETRIED = "StorageUnreachable"
+"""What another node, or a later time, may not meet."""
 
 
 class Watch(Protocol):
@@ -82,18 +87,34 @@ class Execution:
         self._retries: Counter[str] = Counter()
         self._delayed: list[tuple[float, Step]] = []
         self._lock = threading.RLock()
+        self._stopped: Exception | None = None
 
     @property
     def finished(self) -> bool:
         """Whether nothing runs, waits or is to be retried."""
         with self._lock:
+            if self._stopped is not None:
+                return self.schedule.count("running") == len(self._delayed)
             return self.schedule.finished
+
+    def stop(self, error: Exception) -> None:
+        """Hand out nothing more; `raise_if_stopped` raises the error once all that is out is back."""
+        with self._lock:
+            self._stopped = self._stopped or error
+
+    def close(self) -> None:
+        """Take nothing back any more."""
+
+    def raise_if_stopped(self) -> None:
+        """Raise what stopped the run."""
+        if self._stopped is not None:
+            raise self._stopped
 
     def take(self, wanted: Wanted = any_step) -> tuple[Step, int] | None:
         """Return the next step that is ready and wanted, and the number of its attempt; None where there is none."""
         with self._lock:
             self._wake()
-            step = self.schedule.take(wanted)
+            step = None if self._stopped is not None else self.schedule.take(wanted)
             if step is None:
                 return None
             self._numbers[step.key] = self._log.next_number(step.key)
@@ -103,7 +124,7 @@ class Execution:
         """Return the step that `take` would."""
         with self._lock:
             self._wake()
-            return self.schedule.peek(wanted)
+            return None if self._stopped is not None else self.schedule.peek(wanted)
 
     def any_left(self, runs_on: str) -> bool:
         """Return whether a step that runs on some device is ready, waits to be retried, or is out."""
@@ -150,7 +171,11 @@ class Execution:
                 self._block(self.schedule.again(step), step)
             elif attempt.error_type in _NEED_ERRORS and self._redo_needs(step):
                 self._block(self.schedule.again(step), step)
+            elif attempt.error_type == _RETRIED:
+                self._retry(step, attempt)
             else:
+                if attempt.error_type == _STOPS:
+                    self.stop(InputError((attempt.error_message or "").split("\n")))
                 self._fail(step, attempt)
 
     def died(self, step: Step, number: int, reason: str) -> None:
@@ -165,14 +190,7 @@ class Execution:
             attempt = attempt_of(step, "FAILED", number, error_type="WorkerDied", error_message=reason)
             self.started(step)
             self._add(step, attempt)
-            if self._retries[step.key] >= self._max_retries:
-                self._fail(step, attempt)
-                return
-            wait = min(_LONGEST_WAIT, self._backoff * 2 ** self._retries[step.key])
-            self._retries[step.key] += 1
-            self._delayed.append((time.monotonic() + wait, step))
-            times = f"retry {self._retries[step.key]} of {self._max_retries}"
-            self.watch.say(f"{step.label}: {reason}; {times} in {wait:g} s")
+            self._retry(step, attempt)
 
     def cancel(self, reason: str = "stopped by the user") -> None:
         """Add a CANCELLED row for every attempt under way; nothing is taken back any more."""
@@ -182,6 +200,17 @@ class Execution:
                 cancelled = attempt_of(step, "CANCELLED", number, error_message=reason)
                 self._add(step, self._success(step, number) or cancelled)
             self._numbers.clear()
+
+    def _retry(self, step: Step, attempt: Attempt) -> None:
+        """Have a step tried again after a while, at most `max_retries` times."""
+        if self._retries[step.key] >= self._max_retries:
+            self._fail(step, attempt)
+            return
+        wait = min(_LONGEST_WAIT, self._backoff * 2 ** self._retries[step.key])
+        self._retries[step.key] += 1
+        self._delayed.append((time.monotonic() + wait, step))
+        times = f"retry {self._retries[step.key]} of {self._max_retries}"
+        self.watch.say(f"{step.label}: {attempt.error_message}; {times} in {wait:g} s")
 
     def _success(self, step: Step, number: int) -> Attempt | None:
         """Return the success that an attempt left in the store, though its process did not say so."""
@@ -216,14 +245,20 @@ class Execution:
             self._add(step, attempt_of(step, "BLOCKED", number, error_type="NeedFailed", error_message=cause))
 
     def _redo_needs(self, step: Step) -> bool:
-        """Have those needs of a step done again that are damaged or gone; return whether there are any."""
+        """Have those needs of a step done again that are damaged or gone, or put back; return whether there are any."""
         if self._retries[step.key] >= self._max_retries:
             return False
         direct = step.all_needs
-        lost = [need for need in direct if self._is_lost(need)]
-        lost = lost or [need for need in closure(direct) if need not in direct and self._is_lost(need)]
-        self._retries[step.key] += bool(lost)
-        return bool(lost)
+        try:
+            lost = [need for need in direct if self._is_lost(need)]
+            every = closure(direct)
+            lost = lost or [need for need in every if need not in direct and self._is_lost(need)]
+            found = bool(lost) or self.store.mend(every)
+        except InputError as error:  # the storage takes no more
+            self.stop(error)
+            return False
+        self._retries[step.key] += found
+        return found
 
     def _is_lost(self, need: Step) -> bool:
         """Return whether a step is not done, and have it done again where that is news."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from fulora.errors import InputError
 from sweeps.core.attempts import Attempt, attempt_of, success_of
-from sweeps.core.files import remove
 from sweeps.core.provenance import provenance
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place, Store
@@ -26,21 +25,26 @@ def perform(step: Step, store: Store, number: int, report: Report, placement: di
     began, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
     facts: dict[str, Any] = {**provenance(), **(placement or {})}
     try:
-        with store.writing(step) as beside:
-            metrics = dict(step.kind.load()(step, Place(store, step, beside), report))
-            device = metrics.pop("device", None)
-            record = store.keep(
-                step,
-                beside,
-                attempt=number,
-                started_at=started_at,
-                seconds=round(time.perf_counter() - began, 3),
-                device=device,
-                peak_memory_bytes=metrics.pop("peak_memory_bytes", None) or process_peak_bytes(),
-                notes=tuple(metrics.pop("notes", ())),
-                metrics=metrics,
-                provenance=facts | _speed(device),
-            )
+        with store.working(step):
+            record = store.earlier(step, number)
+            if record is None:
+                with store.writing(step) as beside:
+                    metrics = dict(step.kind.load()(step, Place(store, step, beside), report))
+                    device = metrics.pop("device", None)
+                    record = store.keep(
+                        step,
+                        beside,
+                        attempt=number,
+                        started_at=started_at,
+                        seconds=round(time.perf_counter() - began, 3),
+                        device=device,
+                        peak_memory_bytes=metrics.pop("peak_memory_bytes", None) or process_peak_bytes(),
+                        notes=tuple(metrics.pop("notes", ())),
+                        metrics=metrics,
+                        provenance=facts | _speed(device),
+                    )
+            store.finish(step, record)
+            store.drop_checkpoints(step)  # only once the record is there is a checkpoint needless
     except Exception as error:  # the boundary: a failure is a row, with its last frame
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f" (in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno})"
@@ -50,7 +54,6 @@ def perform(step: Step, store: Store, number: int, report: Report, placement: di
             seconds=round(time.perf_counter() - began, 3), peak_memory_bytes=process_peak_bytes(),
             error_type=type(error).__name__, error_message=words,
         )  # fmt: skip
-    remove(store.scratch(step))  # only once the record is there is a checkpoint needless
     return success_of(step, record)
 
 

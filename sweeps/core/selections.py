@@ -8,7 +8,7 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,13 @@ def read_selection(folder: Path, root: Path) -> dict[str, list[ImageRecord]]:
     for row in read_rows(folder / MANIFEST, "manifest"):
         found.setdefault(row["role"], []).append(from_row(row, root))
     return found
+
+
+def read_images(folder: Path, store: Store) -> dict[str, list[ImageRecord]]:
+    """Return the records of a selection by role, their files at their paths on this machine."""
+    found = read_selection(folder, store.root)
+    paths = iter(store.images([(r.path, r.sha256) for records in found.values() for r in records]))
+    return {role: [replace(r, path=next(paths)) for r in records] for role, records in found.items()}
 
 
 def to_row(record: ImageRecord, root: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ modification time and other contents, is damaged: its step is said to be, and is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,9 +55,25 @@ class Damaged(Exception):
         return Damaged, (self.kind, self.key, self.file, self.reason)
 
 
-@dataclass(frozen=True, slots=True)
+def read_record(step: Step, text: bytes) -> Done:
+    """Return the record of a step. Raises Damaged for what is none, or another step's."""
+    try:
+        content = json.loads(text)
+        files = {name: (int(a), int(b), str(c)) for name, (a, b, c) in content.pop("files").items()}
+        record = Done(files=files, **{**content, "notes": tuple(content["notes"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Damaged(step.kind.name, step.key, DONE, f"is not readable ({type(error).__name__})") from None
+    if record.key != step.key:
+        raise Damaged(step.kind.name, step.key, DONE, f"is of step {record.key}")
+    return record
+
+
+@dataclass(frozen=True)
 class Store:
-    """The steps of one run, below its folder."""
+    """The steps of one run, below its folder.
+
+    `sweeps.core.cache` and `sweeps.core.mirror` are the same over a storage: on a node, and in the driver.
+    """
 
     root: Path
 
@@ -81,7 +97,7 @@ class Store:
             if folder.exists():
                 raise Damaged(step.kind.name, step.key, DONE, "is missing") from None
             return None
-        record = self._parse(step, text)
+        record = read_record(step, text)
         for name, (size, mtime_ns, sha256) in record.files.items():
             try:
                 found = (folder / name).stat()
@@ -92,17 +108,6 @@ class Store:
                 raise Damaged(step.kind.name, step.key, name, reason)
             if found.st_mtime_ns != mtime_ns and file_hash(folder / name) != sha256:
                 raise Damaged(step.kind.name, step.key, name, "has other contents")
-        return record
-
-    def _parse(self, step: Step, text: bytes) -> Done:
-        try:
-            content = json.loads(text)
-            files = {name: (int(a), int(b), str(c)) for name, (a, b, c) in content.pop("files").items()}
-            record = Done(files=files, **{**content, "notes": tuple(content["notes"])})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Damaged(step.kind.name, step.key, DONE, f"is not readable ({type(error).__name__})") from None
-        if record.key != step.key:
-            raise Damaged(step.kind.name, step.key, DONE, f"is of step {record.key}")
         return record
 
     def discard(self, step: Step) -> None:
@@ -127,6 +132,34 @@ class Store:
         record = Done(key=step.key, kind=step.kind.name, label=step.label, files=files, **known)
         write_json(beside / DONE, to_jsonable(record))
         return record
+
+    @contextmanager
+    def working(self, step: Step) -> Iterator[None]:
+        """Hold what a step reads, and its checkpoints, for as long as its work goes on."""
+        yield
+
+    def earlier(self, step: Step, number: int) -> Done | None:
+        """Return the record of a step that an earlier attempt did and nobody heard of; it is attempt `number`'s now."""
+        return None
+
+    def finish(self, step: Step, record: Done) -> None:
+        """Have a step's files where those that need them look."""
+
+    def drop_checkpoints(self, step: Step) -> None:
+        """Remove the checkpoints of a step that is done."""
+        remove(self.scratch(step))
+
+    def mend(self, steps: Iterable[Step]) -> bool:
+        """Put back what those that need some steps found missing, where it is here; return whether it was."""
+        return False
+
+    def local(self, path: str) -> str:
+        """Return where a file or folder that a configuration names is on this machine."""
+        return path
+
+    def images(self, files: Sequence[tuple[str, str]]) -> list[str]:
+        """Return where images, known by their path and SHA-256 in the driver, are on this machine."""
+        return [path for path, _ in files]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +190,10 @@ class Place:
         if record is None:
             raise FileNotFoundError(f"{step.kind.name} {step.label!r} is not at {self.store.folder(step)}")
         return record
+
+    def local(self, path: Path | None) -> Path | None:
+        """Return where a file or folder that the configuration names is on this machine."""
+        return None if path is None else Path(self.store.local(str(path)))
 
     @property
     def scratch(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -29,13 +30,17 @@ class InProcess:
         prepare_worker(self.num_threads, on_gpu=self.device != "cpu")
         execution = Execution(steps, store=store, log=log, watch=watch)
         try:
-            while (taken := execution.take()) is not None:
+            while not execution.finished:
+                if (taken := execution.take()) is None:
+                    time.sleep(0.1)  # one waits to be tried again
+                    continue
                 step, number = taken
                 execution.started(step)
                 execution.ended(step, perform(step, store, number, partial(_report, execution, step)))
         except KeyboardInterrupt:
             execution.cancel()
             raise
+        execution.raise_if_stopped()
 
 
 def _report(execution: Execution, step: Step, values: dict[str, Any]) -> None:

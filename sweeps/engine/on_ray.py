@@ -9,6 +9,7 @@ from fulora.errors import InputError
 from sweeps.core.attempts import AttemptLog
 from sweeps.core.execution import Execution, Watch
 from sweeps.core.files import remove
+from sweeps.core.mirror import FetchingExecution, Mirror
 from sweeps.core.step import Step, closure
 from sweeps.core.store import Store
 from sweeps.engine.resources import Cluster
@@ -38,12 +39,14 @@ class OnRay:
         from sweeps.engine.room import Room
         from sweeps.engine.trials import run_trials
 
-        execution = Execution(
+        mirrored = isinstance(store, Mirror)
+        execution = (FetchingExecution if mirrored else Execution)(
             steps, store=store, log=log, watch=watch,
             max_retries=self.max_retries, backoff_seconds=self.backoff_seconds,
         )  # fmt: skip
         graph = ray.put({step.key: step for step in closure(list(steps))})
-        job = Job(graph, Store(store.root.resolve()), open_mailbox())
+        nodes = store.for_nodes() if isinstance(store, Mirror) else Store(store.root.resolve())
+        job = Job(graph, nodes, open_mailbox())
         dealer = Dealer(execution, job, Room(self.cluster), wait_for_gpus=self.wait_for_gpus)
         folder = store.root / "scratch" / "ray-tune"
         stopped: BaseException | None = None
@@ -61,5 +64,7 @@ class OnRay:
                 gc.collect()
                 raise stopped
         finally:
+            execution.close()
             ray.kill(job.mailbox)
             remove(folder)
+        execution.raise_if_stopped()

@@ -6,6 +6,7 @@ Recorded with a run, never part of the identity of what it computes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from fulora.errors import fault
@@ -24,6 +25,13 @@ class ClusterOptions:
     device: Device = "auto"
     """Device of trials and samplers. `auto`: GPUs where the cluster has them or its autoscaler can add them, else CPUs.
     `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
+    storage: str | None = None
+    """Where what steps make is kept for nodes that share no disk: a directory, s3://BUCKET/FOLDER?region=..., gs://...
+    The run's directory on this machine is filled from it. Give credentials to the nodes, not in the address."""
+    cache: Path | None = None
+    """With --storage: directory of each node for what its steps read (default: in its temporary directory)."""
+    cache_gb: float = 50.0
+    """GB that a node's cache may take; what was used longest ago is removed first, what is in use never."""
     wait_for_gpus: float = 600.0
     """Seconds to wait for a GPU before the run fails: for the cluster's first, and where the last one was lost."""
     keep_head_free: bool = False
@@ -59,6 +67,10 @@ class ClusterOptions:
         if self.address is not None and "://" in self.address:
             rule = "is not HOST:PORT of a Ray head"
             found.append(fault("address", self.address, rule, "Use `auto` on a node of the cluster, or HOST:6379."))
+        if self.cache is not None and self.storage is None:
+            found.append(fault("cache", str(self.cache), "is of use with --storage only", "Leave it out."))
+        if not 0 < self.cache_gb < float("inf"):
+            found.append(fault("cache_gb", self.cache_gb, "must be a positive number of GB", "Use 50."))
         for name in ("num_cpus", "num_gpus"):
             value = getattr(self, name)
             if value is not None and value < (1 if name == "num_cpus" else 0):

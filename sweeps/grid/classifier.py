@@ -32,7 +32,7 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
     from fulora.classify.training import predict, train_classifier
 
     trial: CellTrial = step.config
-    config = replace(trial.classifier, weights=trial.weights_folder)
+    config = replace(trial.classifier, weights=place.local(trial.weights_folder))
     chosen = read_selection(place.of("images"), place.store.root)
     (test,) = read_selection(place.of("test"), place.store.root).values()
     training, validation, notes = chosen["train"], chosen.get("validation", []), list[str]()

@@ -11,7 +11,7 @@ from typing import Any
 
 from fulora.data.pixels import PixelRows, open_store, write_store
 from fulora.data.records import ImageRecord
-from sweeps.core.selections import SELECTION, read_selection
+from sweeps.core.selections import SELECTION, read_images
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place
 from sweeps.images.rows import drawn_rows, record_of
@@ -23,7 +23,7 @@ def decode_images(step: Step, place: Place, report: Report) -> dict[str, Any]:
     for need in step.needs["images"]:
         folder = place.folder_of(need)
         if need.kind.name == SELECTION.name:
-            records += [r for group in read_selection(folder, place.store.root).values() for r in group]
+            records += [r for group in read_images(folder, place.store).values() for r in group]
         else:
             records += [record_of(row, folder) for row in drawn_rows(folder)]
     write_store(place.out, records, step.config.resolution_px)

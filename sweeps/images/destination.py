@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +16,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from fulora.errors import InputError, fault, one_line
-from sweeps.core.files import atomic_path
+from fulora.errors import InputError, fault
 from sweeps.core.hashing import to_jsonable
+from sweeps.core.remote import Remote
 from sweeps.core.tables import to_table
 from sweeps.images.sets import SyntheticSet
 
@@ -46,15 +43,12 @@ class Destination:
 
     def __str__(self) -> str:
         """Return the address without credentials."""
-        return re.sub(r"//[^/@]*@", "//", self.address)
+        return str(self.remote)
 
     @cached_property
-    def opened(self) -> tuple[fs.FileSystem, str]:
-        """The file system, and the place in it."""
-        if "://" not in self.address:
-            return fs.LocalFileSystem(), self.address
-        system, root = fs.FileSystem.from_uri(self.address)
-        return system, root.rstrip("/")
+    def remote(self) -> Remote:
+        """The place."""
+        return Remote(address=self.address, flag="to")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what makes an equal destination elsewhere; the open file system stays here."""
@@ -62,8 +56,7 @@ class Destination:
 
     def has(self, which: SyntheticSet, index: int) -> bool:
         """Return whether a shard is complete."""
-        system, root = self.opened
-        return system.get_file_info(f"{root}/{self._shard(which, index)}").type == fs.FileType.File
+        return self.remote.size(self._shard(which, index)) is not None
 
     def keep(self, which: SyntheticSet, index: int, images: Sequence[Drawn]) -> None:
         """Write a shard; of files, the images first."""
@@ -72,8 +65,8 @@ class Destination:
         else:
             table = to_table("metadata", [row for row, _ in images])
             for row, png in images:
-                self.put(row["file_name"], png)
-        self.put(self._shard(which, index), _as_bytes(table))
+                self.remote.put(row["file_name"], png)
+        self.remote.put(self._shard(which, index), _as_bytes(table))
 
     @property
     def folder(self) -> str:
@@ -87,76 +80,23 @@ class Destination:
         """Return the name of the file that holds `count` images from the `start`-th on."""
         return f"{self.folder}/{plane}-{sampler}-{start:08d}-{count}.parquet"
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all."""
-        system, root = self.opened
-        if isinstance(system, fs.LocalFileSystem):
-            with atomic_path(Path(root) / name) as beside:
-                beside.write_bytes(data)
-            return
-        # An object is there once its upload is complete, so no other name is needed.
-        stream = system.open_output_stream(f"{root}/{name}")
-        stream.write(data)
-        stream.close()
-
-    def get(self, name: str) -> bytes | None:
-        """Return a file's bytes, or None where there is none."""
-        system, root = self.opened
-        if system.get_file_info(f"{root}/{name}").type != fs.FileType.File:
-            return None
-        with system.open_input_stream(f"{root}/{name}") as stream:
-            return stream.read()
-
     def shards(self) -> list[str]:
         """Return the names of the shards that are there; files of other names are no business of ours."""
-        return [name for name in self.names(self.folder) if SHARD.fullmatch(Path(name).name)]
-
-    def names(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder, with the folder; none where it is not there."""
-        system, root = self.opened
-        found = system.get_file_info(fs.FileSelector(f"{root}/{folder}", allow_not_found=True))
-        return [f"{folder}/{info.base_name}" for info in found if info.is_file and not info.base_name.startswith(".")]
-
-    def delete(self, names: Iterable[str]) -> None:
-        """Delete files."""
-        system, root = self.opened
-        for name in names:
-            with suppress(FileNotFoundError):
-                system.delete_file(f"{root}/{name}")
-
-    def check(self) -> None:
-        """Write a small file and delete it again. Raises InputError where the place cannot be written to."""
-        name = f".probe-{uuid.uuid4().hex[:8]}"
-        with self._usable():
-            self.put(name, b"x")
-            self.delete([name])
-
-    @contextmanager
-    def _usable(self) -> Iterator[None]:
-        """Turn what a place answers into an InputError without credentials."""
-        try:
-            yield
-        except InputError:
-            raise
-        except (OSError, ValueError, pa.ArrowException) as error:
-            reason = getattr(error, "strerror", None) or str(error).replace(self.address, str(self))
-            words = one_line(reason, 300)
-            remedy = "Check the address, the rights and, for S3, the credentials, region and endpoint_override."
-            raise InputError(fault("to", str(self), f"cannot be used ({words})", remedy)) from error
+        return [name for name in self.remote.names(self.folder) if SHARD.fullmatch(Path(name).name)]
 
     def claim(self, which: SyntheticSet) -> None:
         """Write set.json. Raises InputError where the place cannot be used or holds other images."""
         about = {"science": which.science, "form": self.form, **_about(which)}
         remedy = "Give --to another address."
-        with self._usable():
-            if (there := self.get(_SET)) is not None:
+        with self.remote.in_words():
+            if (there := self.remote.get(_SET)) is not None:
                 before = json.loads(there)
                 differing = [key for key in ("science", "form") if before.get(key) != about[key]]
                 if differing:
                     rule = f"holds another set (its {' and '.join(differing)} differ: {before.get(differing[0])})"
                     raise InputError(fault("to", str(self), rule, remedy))
             else:
-                self.put(_SET, (json.dumps(about, indent=1, default=str) + "\n").encode())
+                self.remote.put(_SET, (json.dumps(about, indent=1, default=str) + "\n").encode())
 
 
 def _about(which: SyntheticSet) -> dict[str, Any]:

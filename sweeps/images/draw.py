@@ -70,11 +70,13 @@ def draw_shard(step: Step, place: Place, report: Report) -> dict[str, Any]:
     config: ShardConfig = step.config
     adapter = place.of("adapter") if "adapter" in step.needs else None
     # Loaded once for both samplers: each row names the one that draws it.
-    sampler = open_sampler(config.base, adapter, replace(config.sampling, samplers=("euler", "unipc")))
+    base = replace(config.base, spec=place.store.local(config.base.spec))
+    sampler = open_sampler(base, adapter, replace(config.sampling, samplers=("euler", "unipc")))
     about = {
         "adapter": step.need("adapter").key if adapter else f"{config.base.identity}-{config.base.resolution_px}",
         "rank": config.rank, "num_steps": config.sampling.num_steps, "guidance": config.sampling.guidance,
-        "base": sampler.base.name, "device": str(sampler.base.device), **placement(),
+        "base": sampler.base.name.replace(base.spec, config.base.spec), "device": str(sampler.base.device),
+        **placement(),
     }  # fmt: skip
 
     def keep(row: SampleRow, image: np.ndarray) -> dict[str, Any]:

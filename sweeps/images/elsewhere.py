@@ -138,7 +138,7 @@ def draw_to(
     with _failures_in_words(destination):
         todo = _missing(destination, which)
         drawn = draw_shards(todo, which, adapter=adapter, sink=destination, cluster=cluster, on_drawn=on_drawn)
-        destination.delete(_superseded(destination))
+        destination.remote.delete(_superseded(destination))
         _check_counts(destination, which)
         if destination.form == "files":
             _gather_metadata(destination)
@@ -213,13 +213,13 @@ def _check_counts(destination: Destination, which: SyntheticSet) -> None:
     with ThreadPoolExecutor(_READERS) as pool:
         rows = list(pool.map(lambda name: _num_rows(destination, name), names))
     wrong = [name for name, count in zip(names, rows) if count != int(Path(name).stem.rsplit("-", 1)[1])]
-    destination.delete(wrong)
+    destination.remote.delete(wrong)
     if lost := sum(map(which.shard_size, _missing(destination, which).tolist())):
         raise DrawingFailed(f"{lost} of {which.num_images} images are not at {destination}")
 
 
 def _num_rows(destination: Destination, name: str) -> int:
-    system, root = destination.opened
+    system, root = destination.remote.opened
     try:
         with system.open_input_file(f"{root}/{name}") as file:
             return pq.ParquetFile(file).metadata.num_rows
@@ -229,16 +229,16 @@ def _num_rows(destination: Destination, name: str) -> int:
 
 def _gather_metadata(destination: Destination) -> None:
     """Write the metadata.parquet of a set of files from its parts. Raises DrawingFailed where an image is gone."""
-    there = {name for plane in PLANES for name in destination.names(plane.name)}
+    there = {name for plane in PLANES for name in destination.remote.names(plane.name)}
     sink, lost = pa.BufferOutputStream(), 0
     with ThreadPoolExecutor(_READERS) as pool, pq.ParquetWriter(sink, schema_of("metadata")) as writer:
         parts = sorted(destination.shards())
-        for part, data in zip(parts, pool.map(destination.get, parts), strict=True):
+        for part, data in zip(parts, pool.map(destination.remote.get, parts), strict=True):
             table = pq.read_table(pa.BufferReader(data or b""))
             if gone := set(table["file_name"].to_pylist()) - there:
-                destination.delete([part])
+                destination.remote.delete([part])
                 lost += len(gone)
             writer.write_table(table)
     if lost:
         raise DrawingFailed(f"{lost} images that were drawn are no more at {destination}")
-    destination.put("metadata.parquet", sink.getvalue().to_pybytes())
+    destination.remote.put("metadata.parquet", sink.getvalue().to_pybytes())

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from fulora.data.pixels import decode_square
 from fulora.planes import PLANES, plane_from_label
-from sweeps.core.selections import SELECTION, read_selection
+from sweeps.core.selections import SELECTION, read_images
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place
 from sweeps.images.quality_plan import FeaturesConfig
@@ -51,7 +51,7 @@ def take_features(step: Step, place: Place, report: Report) -> dict[str, Any]:
     config: FeaturesConfig = step.config
     judge, device = load_judge(place.of("judge")), resolve_device("auto")
     own = features_from_classifier(judge.model, judge.name, device=device)
-    extractor = choose_features(config.feature_weights, own, device=device)
+    extractor = choose_features(place.local(config.feature_weights), own, device=device)
     rows = _rows(step, place)
     files, sha256 = [row["file"] for row in rows], [row["sha256"] for row in rows]
     small = decode_square(files, resolution_px=config.judge_resolution_px, workers=2, sha256=sha256)
@@ -76,7 +76,7 @@ def _rows(step: Step, place: Place) -> list[dict[str, Any]]:
     for need in step.needs["images"]:
         folder = place.folder_of(need)
         if need.kind.name == SELECTION.name:
-            for records in read_selection(folder, place.store.root).values():
+            for records in read_images(folder, place.store).values():
                 found += [{"image_id": r.image_id, "file": r.path, "plane": plane_from_label(r.plane).name,
                            "sampler": None, "sha256": r.sha256} for r in records]  # fmt: skip
         else:

@@ -6,13 +6,14 @@ In: a step with its selections, and the judge. Out: the adapter, and samples/*.p
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from fulora.data.pixels import decode_square
-from sweeps.core.selections import read_selection
+from sweeps.core.selections import read_images
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place
 from sweeps.images.draw import open_sampler
@@ -47,7 +48,9 @@ def _kid(step: Step, place: Place) -> dict[str, Any]:
     trial: CandidateConfig = step.config
     assert trial.kid is not None
     rows = list(plan_samples(trial.kid.sampling, seed=trial.kid.seed))
-    drawn = open_sampler(trial.base, place.out, trial.kid.sampling).sample(rows)
+    drawn = open_sampler(
+        replace(trial.base, spec=place.store.local(trial.base.spec)), place.out, trial.kid.sampling
+    ).sample(rows)
     folder = place.out / "samples"
     folder.mkdir()
     files = [folder / f"{row.image_id}.png" for row in rows]
@@ -55,9 +58,9 @@ def _kid(step: Step, place: Place) -> dict[str, Any]:
         Image.fromarray(image).save(file)
     judge, device = load_judge(place.of("judge")), resolve_device("auto")
     own = features_from_classifier(judge.model, judge.name, device=device)
-    extractor = choose_features(trial.kid.feature_weights, own, device=device)
+    extractor = choose_features(place.local(trial.kid.feature_weights), own, device=device)
     side = trial.kid.judge_resolution_px if extractor.name == judge.name else trial.base.resolution_px
-    others = [r.path for group in read_selection(place.of("others"), place.store.root).values() for r in group]
+    others = [r.path for group in read_images(place.of("others"), place.store).values() for r in group]
 
     def features_of(paths: list[Any]) -> np.ndarray:
         return extractor(decode_square(paths, resolution_px=side, workers=2))

@@ -21,7 +21,7 @@ from fulora.diffusion.lora_config import LoraConfig
 from fulora.planes import plane_from_label
 from sweeps.core.attempts import flat_config
 from sweeps.core.files import write_json
-from sweeps.core.selections import read_selection
+from sweeps.core.selections import read_images
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place, Store
 from sweeps.core.tables import write_table
@@ -52,8 +52,9 @@ def finetune_step(step: Step, place: Place, on_log: Callable[[dict], None]) -> d
 
     trial: LoraTrial = step.config
     learned, heldout = _records(place, "images"), _records(place, "heldout")
+    base = place.store.local(trial.base.spec)
     result = finetune(
-        base=trial.base.spec,
+        base=base,
         pixels=_decoded(learned, trial.lora),
         captions=_captions(learned),
         config=trial.lora,
@@ -86,7 +87,7 @@ def _metrics(result: FinetuneResult, learned: Sequence[ImageRecord], heldout: Se
         "steps_per_second": result.steps_per_second,
         "num_trainable": result.num_trainable,
         "adapter_sha256": result.adapter_sha256,
-        "base_name": result.base_name,
+        "base_name": result.base_name.replace(base, trial.base.spec),
         "num_images": len(learned),
         "device": result.device,
         "peak_memory_bytes": result.peak_memory_bytes,
@@ -150,16 +151,14 @@ def measure_ranks(steps: Sequence[Step], store: Store) -> Footprint:
     trial: LoraTrial = largest.config
     images = _records(Place(store, largest, store.root), "images")
     return measure_memory(
-        base=trial.base.spec, pixels=_decoded(images, trial.lora), captions=_captions(images), config=trial.lora,
-        allow_pickle=trial.base.allow_pickle,
+        base=store.local(trial.base.spec), pixels=_decoded(images, trial.lora), captions=_captions(images),
+        config=trial.lora, allow_pickle=trial.base.allow_pickle,
     )  # fmt: skip
 
 
 def _records(place: Place, role: str) -> list[ImageRecord]:
     """Return the images of a role's selection; none where the step has no such role."""
-    return [
-        r for folder in place.all(role) for group in read_selection(folder, place.store.root).values() for r in group
-    ]
+    return [r for folder in place.all(role) for group in read_images(folder, place.store).values() for r in group]
 
 
 def _decoded(records: Sequence[ImageRecord], config: LoraConfig) -> np.ndarray | list[np.ndarray]:

@@ -17,7 +17,7 @@ from fulora.data.records import ImageRecord
 from fulora.evaluate.judge import as_rgb, save_judge, train_judge
 from fulora.planes import plane_from_label
 from fulora.seeds import derive_seed
-from sweeps.core.selections import read_selection
+from sweeps.core.selections import read_images
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place
 from sweeps.ranks.plan import JudgeTrial
@@ -63,7 +63,7 @@ def _images(step: Step, place: Place) -> tuple[Labelled, Labelled, str]:
             (as_rgb(training.images), training.planes), (as_rgb(heldout.images), heldout.planes),
             "fresh Spanish-like phantoms",
         )  # fmt: skip
-    chosen = read_selection(place.of("images"), place.store.root)
+    chosen = read_images(place.of("images"), place.store)
     few = place.record_of(step.need("images")).notes
     words = "Spanish images" + (", some of them LoRA's training images" if few else " held out from LoRA")
     return _decoded(chosen["train"], config.resolution_px), _decoded(chosen["heldout"], config.resolution_px), words

@@ -13,7 +13,7 @@ from fulora.data.pixels import decode_square
 from fulora.data.records import ImageRecord
 from fulora.planes import TESTED_PLANES, plane_from_label
 from fulora.seeds import derive_seed
-from sweeps.core.selections import read_selection
+from sweeps.core.selections import read_images
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place
 from sweeps.core.tables import write_table
@@ -31,7 +31,7 @@ def write_embedding(step: Step, place: Place, report: Report) -> dict[str, Any]:
     config: EmbeddingConfig = step.config
     judge, device = load_judge(place.of("judge")), resolve_device("auto")
     own = features_from_classifier(judge.model, judge.name, device=device)
-    extractor = choose_features(config.feature_weights, own, device=device, output=config.output)
+    extractor = choose_features(place.local(config.feature_weights), own, device=device, output=config.output)
     chosen = _in_order(step, place)
     side = extractor.resolution_px or config.resolution_px
     features = extractor(decode_square([r.path for r in chosen], resolution_px=side, workers=2))
@@ -50,7 +50,7 @@ def write_embedding(step: Step, place: Place, report: Report) -> dict[str, Any]:
 def _in_order(step: Step, place: Place) -> list[ImageRecord]:
     """Return the images plane by plane: Spanish, synthetic, African."""
     config: EmbeddingConfig = step.config
-    real = [r for group in read_selection(place.of("images"), place.store.root).values() for r in group]
+    real = [r for group in read_images(place.of("images"), place.store).values() for r in group]
     drawn: dict[str, ImageRecord] = {}
     for need in step.in_role("shards"):
         folder = place.folder_of(need)

@@ -152,8 +152,9 @@ def test_nodes_get_the_code_the_driver_runs_or_are_named(tmp_path: Path) -> None
     program = (
         "import sys; from pathlib import Path; from sweeps.engine.connection import connected\n"
         "from sweeps.engine.options import ClusterOptions; from sweeps.engine.preflight import check_nodes\n"
+        "from sweeps.core.store import Store\n"
         "with connected(ClusterOptions(address=sys.argv[1], ship_code=len(sys.argv) > 3)):\n"
-        "    check_nodes(Path(sys.argv[2]), print)\n"
+        "    check_nodes(Store(Path(sys.argv[2])), print)\n"
         "print('same code')\n"
     )
     with RayProcesses() as cluster:

@@ -47,5 +47,5 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def rows_there(destination: Destination) -> list[dict[str, Any]]:
     """Return the rows of the Parquet files at a destination."""
-    files = [io.BytesIO(destination.get(name) or b"") for name in sorted(destination.names("data"))]
+    files = [io.BytesIO(destination.remote.get(name) or b"") for name in sorted(destination.remote.names("data"))]
     return [row for file in files for row in pq.read_table(file).to_pylist()]

@@ -92,28 +92,28 @@ def test_an_address_that_holds_another_set_is_refused(draw: Draw, tmp_path: Path
     with pytest.raises(InputError, match=r"to: .* cannot be used"):
         draw(Destination(address=str(tmp_path / "file" / "set")))
     with pytest.raises(InputError, match=r"to: .* cannot be used"):
-        Destination(address=str(tmp_path / "file" / "set")).check()
+        Destination(address=str(tmp_path / "file" / "set")).remote.check()
 
 
 def test_a_place_is_checked_by_a_file_that_does_not_stay(tmp_path: Path) -> None:
-    Destination(address=str(tmp_path / "set")).check()
+    Destination(address=str(tmp_path / "set")).remote.check()
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
 @pytest.mark.parametrize("form", ["parquet", "files"])
 def test_s3_gets_the_same_images_as_a_folder(draw: Draw, s3: str, tmp_path: Path, form) -> None:
-    remote = Destination(address=s3, form=form)
-    assert draw(remote) == 50
-    assert draw(remote) == 0
-    about = json.loads(remote.get("set.json") or b"")
+    there = Destination(address=s3, form=form)
+    assert draw(there) == 50
+    assert draw(there) == 0
+    about = json.loads(there.remote.get("set.json") or b"")
     assert about["sampling"]["num_steps"] == 1 and about["form"] == form
     draw(Destination(address=str(tmp_path / "set"), form=form))
     if form == "parquet":
-        assert rows_there(remote) == rows_of(tmp_path / "set")
+        assert rows_there(there) == rows_of(tmp_path / "set")
     else:
-        table = pq.read_table(io.BytesIO(remote.get("metadata.parquet") or b""))
+        table = pq.read_table(io.BytesIO(there.remote.get("metadata.parquet") or b""))
         assert table.to_pylist() == read_rows(tmp_path / "set" / "metadata.parquet", "metadata")
-        png = remote.get(table["file_name"][7].as_py()) or b""
+        png = there.remote.get(table["file_name"][7].as_py()) or b""
         assert hashlib.sha256(png).hexdigest() == table["sha256"][7].as_py()
 
 
