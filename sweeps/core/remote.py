@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 _TRIES = 8
 """Times an operation is tried that is not answered; with waits of half a second, doubling, a minute in all."""
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
+FIRST_WAIT, LONGEST_WAIT = 0.5, 20.0
 """Seconds."""
 _CONNECT_SECONDS, _SILENT_SECONDS = 20.0, 120.0
 """Time S3 has to take a connection, and to send the next byte; its library gives 1 and 3."""
@@ -140,7 +140,7 @@ class Remote:
             if self._info(name).type != fs.FileType.File:
                 return None
             digest = hashlib.sha256()
-            with system.open_input_stream(f"{root}/{name}") as stream, to.open("wb") as file:
+            with system.open_input_stream(f"{root}/{name}") as stream, to.open("wb", buffering=0) as file:
                 while chunk := stream.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     _write(file, chunk, to)
@@ -198,7 +198,7 @@ class Remote:
 
     def _try(self, operation: Callable[[], T]) -> T:
         """Do an operation, again and again where waiting may help."""
-        wait = _FIRST_WAIT
+        wait = FIRST_WAIT
         for left in reversed(range(_TRIES)):
             try:
                 return operation()
@@ -206,7 +206,7 @@ class Remote:
                 if not left or is_refusal(error):
                     raise
             time.sleep(random.uniform(0.5, 1.0) * wait)  # not all workers at the same moment
-            wait = min(2 * wait, _LONGEST_WAIT)
+            wait = min(2 * wait, LONGEST_WAIT)
         raise AssertionError("the last try returns or raises")
 
 
@@ -226,7 +226,9 @@ def is_refusal(error: BaseException) -> bool:
 def _write(file: Any, chunk: bytes, path: Path) -> None:
     """Write to a file here; what it raises names the file, as opening it does."""
     try:
-        file.write(chunk)
+        left = memoryview(chunk)
+        while left:
+            left = left[file.write(left) :]
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
@@ -240,6 +242,7 @@ def _patient(address: str, region: str) -> fs.S3FileSystem:
     return fs.S3FileSystem(
         access_key=unquote(parts.username) if parts.username else None,
         secret_key=unquote(parts.password) if parts.password else None,
-        region=region, connect_timeout=_CONNECT_SECONDS, request_timeout=_SILENT_SECONDS, **named,
+        region=region, connect_timeout=_CONNECT_SECONDS, request_timeout=_SILENT_SECONDS,
+        allow_delayed_open=True, **named,  # a small file is one request, not three
         **{name: query[name].lower() in ("1", "true") for name in allowed if name in query},
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from sweeps.images import elsewhere
 from sweeps.images.destination import Destination
 from sweeps.images.elsewhere import draw_to
 
+from ..s3_server import CREDENTIALS, LoopbackS3
 from ..studies import one_thread
 from .elsewhere import ONE_CORE, Draw, base_images, in_this_process
 
@@ -18,19 +18,10 @@ from .elsewhere import ONE_CORE, Draw, base_images, in_this_process
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch):
     """Give the address of an empty bucket on a real S3 server on loopback."""
-    from moto.server import ThreadedMotoServer
-    from pyarrow.fs import S3FileSystem
-
-    for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "y"), ("EC2_METADATA_DISABLED", "true")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    system = S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True)
-    bucket = f"synthetic-{uuid.uuid4().hex[:8]}"  # the server's memory outlives it
-    system.create_dir(bucket)
-    yield f"s3://{bucket}/set?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    server.stop()
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with LoopbackS3() as server:
+        yield server.address()
 
 
 @pytest.fixture

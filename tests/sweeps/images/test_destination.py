@@ -119,6 +119,6 @@ def test_s3_gets_the_same_images_as_a_folder(draw: Draw, s3: str, tmp_path: Path
 
 def test_an_s3_address_that_cannot_be_used_says_so_before_anything_is_drawn(draw: Draw, s3: str) -> None:
     with pytest.raises(InputError, match=r"to: .* cannot be used .*NO_SUCH_BUCKET.*credentials, region"):
-        draw(Destination(address=s3.replace("s3://synthetic-", "s3://nowhere-")))
+        draw(Destination(address=s3.replace("s3://storage-", "s3://nowhere-")))
     with pytest.raises(InputError, match="to: 'gopher://x/y' cannot be used"):
         draw(Destination(address="gopher://x/y"))
