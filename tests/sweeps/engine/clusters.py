@@ -10,12 +10,14 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +79,16 @@ class RayProcesses:
             "RAY_health_check_failure_threshold": "3", "RAY_health_check_initial_delay_ms": "2000",
         }  # fmt: skip
 
-    def add_node(self, *, num_cpus: int = 1, num_gpus: int = 0, gpu_type: str | None = None) -> subprocess.Popen:
-        """Start a node that joins by the address, and return its process once it has joined."""
-        kinds = [f'--resources={{"accelerator_type:{gpu_type}": 1}}'] if gpu_type else []
-        process = self._start(f"--address={self.address}", *kinds, num_cpus=num_cpus, num_gpus=num_gpus)
+    def add_node(
+        self, *, num_cpus: int = 1, num_gpus: int = 0, gpu_type: str | None = None, hidden: Sequence[Path] = ()
+    ) -> subprocess.Popen:
+        """Start a node that joins by the address, and return its process once it has joined.
+
+        The node finds the `hidden` folders empty: it has a mount namespace of its own (`can_hide`).
+        """
+        words = [f"--address={self.address}"]
+        words += [f'--resources={{"accelerator_type:{gpu_type}": 1}}'] if gpu_type else []
+        process = self._start(*words, num_cpus=num_cpus, num_gpus=num_gpus, hidden=hidden)
         self.num_nodes += 1
         self._wait_for_nodes(self.num_nodes)
         return process
@@ -107,14 +115,22 @@ class RayProcesses:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _start(self, *words: str, num_cpus: int, num_gpus: int) -> subprocess.Popen:
+    def temporary(self, index: int) -> Path:
+        """Return the folder for temporary files of the index-th node; 0 is the head."""
+        return self.folder / f"tmp-{index}"
+
+    def _start(self, *words: str, num_cpus: int, num_gpus: int, hidden: Sequence[Path] = ()) -> subprocess.Popen:
+        temporary = self.temporary(len(self.processes))
+        temporary.mkdir()
         command = [
+            *(_hiding(hidden) if hidden else ()),
             sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1",
             f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}", "--object-store-memory=100000000", *words,
         ]  # fmt: skip
+        env = {**self.environment, "TMPDIR": str(temporary)}
         with (self.folder / f"log-{len(self.processes)}").open("w") as log:
             process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
         self.processes.append(process)
         return process
@@ -145,6 +161,21 @@ class RayProcesses:
         file = self.folder / "autoscaler.yaml"
         file.write_text(json.dumps(config))  # JSON is YAML
         return file
+
+
+def _hiding(folders: Sequence[Path]) -> list[str]:
+    """Return the words before a command that let it find some folders empty."""
+    mounts = " && ".join(f"mount -t tmpfs none {shlex.quote(str(folder))}" for folder in folders)
+    return ["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+
+
+def can_hide() -> str | None:
+    """Return why a process may not have a mount namespace of its own here; None where it may."""
+    if shutil.which("unshare") is None:
+        return "unshare is not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*_hiding([Path(folder)]), "true"], capture_output=True, text=True)
+    return f"a mount namespace is not permitted: {done.stderr.strip()}" if done.returncode else None
 
 
 def _descendants(pid: int) -> list[int]:

@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.paths import RunPaths
 from sweeps.core.tables import read_rows, read_table
 
-from .clusters import RayProcesses, free_port
+from ..s3_server import CREDENTIALS, LoopbackS3
+from .clusters import RayProcesses, can_hide, free_port
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,71 @@ def test_on_a_head_and_a_node_joined_by_address_and_token(
         wrong = {**without_mode, "RAY_AUTH_TOKEN": "0" * 32}
         done = sweeps(["sample", *small_study, *where], wrong)
         assert done.returncode == 2 and "InvalidAuthToken" in done.stderr and "RAY_AUTH_TOKEN" in done.stderr
+
+
+@pytest.fixture
+def no_shared_disk(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return the folders that a second node does not see: the run's, the base's, all that a test writes."""
+    if reason := can_hide():
+        pytest.skip(reason)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return [tmp_path_factory.getbasetemp()]
+
+
+def test_on_nodes_that_share_no_disk(
+    small_study: list[str], on_cpus: RunPaths, tmp_path: Path, no_shared_disk: list[Path]
+) -> None:
+    out = tmp_path / "run"
+    with LoopbackS3() as server, RayProcesses(num_gpus=1) as cluster:
+        cluster.add_node(num_gpus=1, hidden=no_shared_disk)
+        where = ["--out", str(out), "--address", cluster.address]
+        done = sweeps(["run", *small_study, *where], cluster.environment)
+        assert done.returncode == 2 and "cannot be seen by 1 of 2 nodes" in done.stderr, done.stderr
+        nowhere = server.address().replace("storage-", "nowhere-")
+        done = sweeps(["run", *small_study, *where, "--storage", nowhere], cluster.environment)
+        assert done.returncode == 2 and "storage: 's3://nowhere-" in done.stderr, done.stderr
+        done = sweeps(["run", *small_study, *where, "--storage", str(tmp_path / "storage")], cluster.environment)
+        assert done.returncode == 2 and "cannot be used by 1 of 2 nodes" in done.stderr, done.stderr
+        address = server.address(credentials="AKIAKEY:SECRET@")
+        done = sweeps(["run", *small_study, *where, "--storage", address], cluster.environment)
+        assert done.returncode == 0, done.stderr
+        check_run(RunPaths(out), on_cpus)
+        assert len({a.provenance["node"] for a in attempts_of(RunPaths(out))}) == 2, "one node did all"
+        fetched = [path for method, path in server.asked if method == "GET" and "/objects/" in path]
+        assert max(Counter(fetched).values()) <= 3, "each of two nodes and the driver fetches what it lacks once"
+        texts = [done.stderr, done.stdout, *(f.read_text("latin-1") for f in _files(out, cluster.folder / "ray"))]
+        assert not any("SECRET" in text or "AKIAKEY" in text for text in texts)
+
+
+@pytest.mark.slow
+def test_a_node_without_a_shared_disk_that_is_killed_costs_time_alone(
+    small_study: list[str], on_cpus: RunPaths, tmp_path: Path, no_shared_disk: list[Path]
+) -> None:
+    out = tmp_path / "run"
+    with LoopbackS3() as server, RayProcesses(num_gpus=1) as cluster:
+        node = cluster.add_node(num_gpus=1, hidden=no_shared_disk)
+        where = ["--out", str(out), "--address", cluster.address, "--storage", server.address()]
+        command = [sys.executable, "-m", "sweeps", "run", *small_study, *where]
+        env = {**cluster.environment, "OMP_NUM_THREADS": "1"}
+        driver = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + 300
+        while not list(cluster.temporary(1).glob("sweeps-*/steps/lora/.*.part")):  # it trains a rank
+            assert time.monotonic() < end and driver.poll() is None, "the second node was given nothing"
+            time.sleep(0.05)
+        cluster.kill(node)
+        cluster.add_node(num_gpus=1, hidden=no_shared_disk)
+        _, said = driver.communicate(timeout=500)
+        assert driver.returncode == 0, said
+    lost = [a for a in attempts_of(RunPaths(out)) if a.status != "SUCCEEDED"]
+    assert lost and {a.error_type for a in lost} == {"WorkerDied"}
+    assert read_table(RunPaths(out).predictions, "predictions") == read_table(on_cpus.predictions, "predictions")
+    for name in ("table1", "table2", "fidelity", "confusion"):
+        assert read_table(RunPaths(out).table(name), name) == read_table(on_cpus.table(name), name)
+
+
+def _files(*folders: Path) -> list[Path]:
+    return [file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink()]
 
 
 def test_on_gpu_nodes_that_come_when_they_are_asked_for(

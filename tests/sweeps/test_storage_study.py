@@ -1,0 +1,60 @@
+"""A whole study over a storage: nodes that see neither the run's folder nor the base give the tables of one machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fulora.experiment import Experiment
+from sweeps.core.paths import RunPaths
+from sweeps.engine.in_process import InProcess
+from sweeps.run import run
+
+from .core.nodes import TwoNodes
+from .mini import PROCESS, Said, attempts, results
+from .s3_server import CREDENTIALS, LoopbackS3
+from .studies import one_thread
+
+
+class OnTwoNodes(TwoNodes):
+    """Does the steps that the driver keeps to itself in the run's folder, all others on two nodes."""
+
+    def run(self, steps: Any, **known: Any) -> None:
+        """Do the steps; see `sweeps.core.execution.Executor`."""
+        mine = {step.kind.name for step in steps} <= {"catalog", "phantoms", "report"}
+        executor = InProcess() if mine else super()
+        executor.run(steps, **known)
+
+
+@pytest.mark.slow
+def test_nodes_that_see_neither_the_runs_folder_nor_the_base_give_the_same_tables(
+    mini_experiment: Experiment, finished: RunPaths, small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    nodes = OnTwoNodes(tmp_path, hidden=[tmp_path / "run", small_base])
+    monkeypatch.setattr("sweeps.session.InProcess", lambda **known: nodes)
+    paths = RunPaths(tmp_path / "run")
+    with LoopbackS3() as server, one_thread():
+        options = replace(PROCESS, storage=server.address(credentials="AKIAKEY:SECRET@"))
+        said = Said()
+        assert run(mini_experiment, paths, options=options, progress=said) == []
+        assert {a.status for a in attempts(paths)} == {"SUCCEEDED"}
+        assert {node for _, node in nodes.did} == {0, 1}
+        assert results(paths) == results(finished)
+        fetched = [path for method, path in server.asked if method == "GET" and "objects/" in path]
+        before = len(nodes.did)
+        (tmp_path / "again").mkdir()
+        nodes.hidden = [tmp_path / "again", small_base]
+        assert run(mini_experiment, RunPaths(tmp_path / "again"), options=options, progress=said) == []
+        assert len(nodes.did) == before, "another folder is filled from the storage, and nothing is done again"
+        assert results(RunPaths(tmp_path / "again")) == results(finished)
+    assert fetched
+    decoded = [label for label, _ in nodes.did if "pixels" in label]
+    assert len(decoded) == len(set(decoded))
+    for file in (f for f in tmp_path.rglob("*") if f.is_file()):
+        assert b"SECRET" not in file.read_bytes() and b"AKIAKEY" not in file.read_bytes(), file
+    assert not any("SECRET" in line for line in said.lines)
