@@ -36,7 +36,7 @@ def search(
     """
     from sweeps.ranks.search import search_lora
 
-    raise_if_any([*options.validate(), *space.validate()])
+    raise_if_any([*options.validate(), *options.refuse_storage("--search"), *space.validate()])
     check(experiment, paths)
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)
@@ -74,7 +74,7 @@ def draw_elsewhere(
     Trains that rank where it is missing. Raises InputError before any work for input or a place that cannot be used,
     DrawingFailed where images cannot be drawn, kept or counted.
     """
-    raise_if_any(options.validate())
+    raise_if_any([*options.validate(), *options.refuse_storage("--to")])
     check(experiment, paths)
     destination.remote.check()
     with locked(paths), Session(paths, options, progress) as session:

@@ -53,6 +53,15 @@ class ClusterOptions:
     price: float | None = None
     """Price of a GPU-hour, in any currency: what a run costs is then said in money too."""
 
+    def refuse_storage(self, work: str) -> list[str]:
+        """Return the fault of a storage beside work that needs the run's directory on every node."""
+        if self.storage is None:
+            return []
+        from sweeps.core.remote import Remote
+
+        remedy = "Leave --storage out and give --out a directory that every node mounts."
+        return [fault("storage", str(Remote(address=self.storage, flag="storage")), f"excludes {work}", remedy)]
+
     def validate(self) -> list[str]:
         """Return every fault of these options, empty when there is none."""
         found = []
