@@ -24,7 +24,7 @@ class Launch:
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     out: Path | None = None
-    """Directory of the run (default: runs/RECIPE). On a cluster: on a disk that every node mounts, or with --storage."""
+    """Directory of the run (default: runs/RECIPE). On a cluster: on a disk every node mounts, or with --storage."""
     cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ClusterOptions()
 
     @property

@@ -68,7 +68,7 @@ def finetune_step(step: Step, place: Place, on_log: Callable[[dict], None]) -> d
     )
     write_table(place.out / LOSS_FILE, "loss", result.losses)
     _describe(step, place)
-    return _metrics(result, learned, heldout)
+    return _metrics(result, learned, heldout) | {"base_name": result.base_name.replace(base, trial.base.spec)}
 
 
 def _describe(step: Step, place: Place) -> None:
@@ -87,7 +87,7 @@ def _metrics(result: FinetuneResult, learned: Sequence[ImageRecord], heldout: Se
         "steps_per_second": result.steps_per_second,
         "num_trainable": result.num_trainable,
         "adapter_sha256": result.adapter_sha256,
-        "base_name": result.base_name.replace(base, trial.base.spec),
+        "base_name": result.base_name,
         "num_images": len(learned),
         "device": result.device,
         "peak_memory_bytes": result.peak_memory_bytes,
@@ -106,9 +106,9 @@ def train_together(step: Step, place: Place, report: Report) -> dict[str, Any]:
         report({"fraction": row["step"] / num_steps, "note": note})
 
     learned, heldout = _records(place, "images"), _records(place, "heldout")
-    folders = [place.out / _folder(trial) for trial in trials]
+    folders, base = [place.out / _folder(trial) for trial in trials], place.store.local(first.base.spec)
     results = finetune_ranks(
-        base=first.base.spec,
+        base=base,
         pixels=_decoded(learned, first.lora),
         captions=_captions(learned),
         configs=[trial.lora for trial in trials],
@@ -122,7 +122,8 @@ def train_together(step: Step, place: Place, report: Report) -> dict[str, Any]:
     )
     for folder, result in zip(folders, results, strict=True):
         write_table(folder / LOSS_FILE, "loss", result.losses)
-        write_json(folder / _METRICS_FILE, _metrics(result, learned, heldout))
+        named = {"base_name": result.base_name.replace(base, first.base.spec)}
+        write_json(folder / _METRICS_FILE, _metrics(result, learned, heldout) | named)
     own = ("resumed_from", "steps_per_second", "device", "peak_memory_bytes")
     return {"num_ranks": len(trials), **{name: getattr(results[0], name) for name in own}}
 
