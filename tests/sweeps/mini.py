@@ -16,7 +16,8 @@ from sweeps.run import run
 
 TABLES = (
     "table1", "table2", "headline", "confusion", "comparisons", "calibration", "reliability", "deduplicated",
-    "subgroups", "data_scaling", "centres", "ranks", "fidelity", "copies", "planted_copies", "worst_copies", "embedding",
+    "subgroups", "data_scaling", "centres", "ranks", "fidelity", "copies", "planted_copies", "worst_copies",
+    "embedding",
 )  # fmt: skip
 """Tables that hold no times."""
 PROCESS = ClusterOptions(executor="process")
