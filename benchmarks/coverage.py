@@ -1,13 +1,13 @@
 """Whether intervals hold the truth and equal trainings are told apart as rarely as promised, in studies of known truth.
 
     python benchmarks/coverage.py --out benchmarks/results/coverage.json
-    python benchmarks/coverage.py --run RUN --out benchmarks/results/coverage-null.json
+    python benchmarks/coverage.py --runs RUN [RUN ...] --out benchmarks/results/coverage-null.json
 
 The first simulates whole studies: 60 patients with four images each, replicates of the pipeline, seeds within them, and
 classifiers that differ by each, scored and compared by the functions that a run uses. Scenarios differ in what the
 uncertainty comes from. The truth is the expected score, by quadrature; of a difference of equals it is 0.
-The second takes the predictions of a finished run with many seeds (`--grid.num-seeds 8`), divides the trainings of a
-cell into two groups that differ in nothing but their seeds, and counts how often a change is announced.
+The second takes the predictions of finished runs with many seeds (`sweeps grid demo --grid.num-seeds 24`), divides the
+trainings of a cell into two groups that differ in nothing but their seeds, and counts how often a change is announced.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class Options:
     """Simulated studies of 20 equal cells, per design; three times as many of 4."""
     resamples: int = 300
     """Resamples of patients in each."""
-    run: Path | None = None
-    """A finished run's folder: count announced changes in null studies of its trainings instead."""
+    runs: tuple[Path, ...] = ()
+    """Finished runs' folders: count announced changes in null studies of their trainings instead."""
     null_studies: int = 400
-    """Null studies of a run, of single cells and of means over models each."""
+    """Null studies of the runs, of single cells and of means over models each."""
     group: int = 3
     """Trainings (replicates, where the run has several) on each side of a null study."""
     seed: int = 0
@@ -192,40 +192,23 @@ def family(options: Options, num_cells: int, num: tuple[int, int]) -> dict[str, 
 
 
 def null_studies(options: Options) -> dict[str, Any]:
-    """Return how often a change is announced between trainings of a run that differ in their seeds alone.
+    """Return how often a change is announced between trainings of runs that differ in their seeds alone.
 
     `group` of a cell's trainings stand for before, as many others for after. Where the run has enough replicates for
-    both, whole replicates are drawn, else seeds.
+    both, whole replicates are drawn, else seeds. A comparison is of one run, on its own test images.
     """
-    import pyarrow.parquet as pq
-
-    assert options.run is not None
-    trials = {r["trial_id"]: r for r in pq.read_table(options.run / "trials.parquet").to_pylist()}
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in pq.read_table(options.run / "predictions.parquet").to_pylist():
-        rows.setdefault(row["trial_id"], []).append(row)
-    planes = {"other": 0, "abdomen": 1, "brain": 2, "femur": 3, "thorax": 4}
-    cells: dict[tuple[str, str], dict[tuple[int, int], np.ndarray]] = {}
-    for trial_id, images in rows.items():
-        config = trials[trial_id]
-        images.sort(key=lambda r: r["image_id"])
-        cell = (config["config_regime"], config["config_model"])
-        name = (config.get("config_replicate") or 0, config["config_seed_index"])
-        cells.setdefault(cell, {})[name] = np.array([[r[f"p_{plane}"] for plane in planes] for r in images])
-    labels = np.array([planes[r["plane"]] for r in images])
-    resamples = draw_resamples([r["patient_id"] for r in images], seed=options.seed)
-    found = {c: measure_trainings(p, labels, resamples) for c, p in cells.items() if len(p) >= 2 * options.group}
+    found = {cell: m for run in options.runs for cell, m in trainings_of(run, options).items()}
     collapsed = [" ".join(c) for c, m in found.items() if m.has_collapsed]
     found = {c: m for c, m in found.items() if not m.has_collapsed}
     assert found, f"no cell has {2 * options.group} trainings that did not collapse: run with --grid.num-seeds 8"
     rng, counts = np.random.default_rng(options.seed), {"cell": [0, 0], "mean over models": [0, 0]}
     names = list(found)
-    regimes = sorted({regime for regime, _ in names})
+    groups_of_cells = sorted({(run, regime) for run, regime, _ in names})
     for _ in range(options.null_studies):
         pair = groups(rng, found[names[rng.integers(len(names))]], options.group)
         counts["cell"][0] += bool(difference(*pair, "accuracy").significant)
-        regime = regimes[rng.integers(len(regimes))]
-        pairs = [groups(rng, found[c], options.group) for c in names if c[0] == regime]
+        chosen = groups_of_cells[rng.integers(len(groups_of_cells))]
+        pairs = [groups(rng, found[c], options.group) for c in names if c[:2] == chosen]
         counts["mean over models"][0] += bool(mean_difference(pairs, "accuracy").significant)
         counts["cell"][1] += 1
         counts["mean over models"][1] += 1
@@ -236,6 +219,30 @@ def null_studies(options: Options) -> dict[str, Any]:
         "trainings_per_cell": [len(m.trainings) for m in found.values()],
         "announced": {k: {"studies": n, "percent": round(100 * hit / n, 1)} for k, (hit, n) in counts.items()},
     }
+
+
+def trainings_of(run: Path, options: Options) -> dict[tuple[str, str, str], MeasuredTrainings]:
+    """Return the trainings of a run's cells of Tables 1 and 2 that are many enough, by (run, regime, model)."""
+    import pyarrow.parquet as pq
+
+    trials = {r["trial_id"]: r for r in pq.read_table(run / "trials.parquet").to_pylist()}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in pq.read_table(run / "predictions.parquet").to_pylist():
+        rows.setdefault(row["trial_id"], []).append(row)
+    planes = {"other": 0, "abdomen": 1, "brain": 2, "femur": 3, "thorax": 4}
+    cells: dict[tuple[str, str, str], dict[tuple[int, int], np.ndarray]] = {}
+    images: list[dict[str, Any]] = []
+    for trial_id, images in rows.items():
+        config = trials[trial_id]
+        if config.get("config_num_synthetic") is not None:
+            continue  # of another size
+        images.sort(key=lambda r: r["image_id"])
+        cell = (run.name, config["config_regime"], config["config_model"])
+        name = (config.get("config_replicate") or 0, config["config_seed_index"])
+        cells.setdefault(cell, {})[name] = np.array([[r[f"p_{plane}"] for plane in planes] for r in images])
+    labels = np.array([planes[r["plane"]] for r in images])
+    resamples = draw_resamples([r["patient_id"] for r in images], seed=options.seed)
+    return {c: measure_trainings(p, labels, resamples) for c, p in cells.items() if len(p) >= 2 * options.group}
 
 
 def groups(rng: np.random.Generator, cell: MeasuredTrainings, size: int) -> tuple[MeasuredTrainings, MeasuredTrainings]:
@@ -264,7 +271,7 @@ def groups(rng: np.random.Generator, cell: MeasuredTrainings, size: int) -> tupl
 def main() -> None:
     """Measure, print, write the JSON."""
     options, start = tyro.cli(Options, description=__doc__), time.perf_counter()
-    if options.run is not None:
+    if options.runs:
         record(options, **null_studies(options), seconds=round(time.perf_counter() - start))
         return
     designs = [(2, 1), (3, 1), (3, 3), (5, 1), (5, 3)]
