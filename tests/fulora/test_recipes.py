@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fulora.choices import CHOICES, choices_of
 from fulora.data.regimes import HYBRIDS, REGIMES
 from fulora.evaluate.published import published_table1, published_table2
 from fulora.planes import PLANES
@@ -101,3 +102,15 @@ def test_a_best_epoch_needs_images_to_choose_it_on(tmp_path: Path) -> None:
     fixed = RECIPES["fixed"]()
     (text,) = replace(fixed, grid=replace(fixed.grid, num_validation=0), spanish=tmp_path, african=tmp_path).validate()
     assert text.startswith("grid.keep")
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_is_left_open_stands_in_the_recipe_with_its_choice(name: str) -> None:
+    known = dict(settings(RECIPES[name]()))
+    for choice in choices_of(name):
+        assert choice.said and choice.taken and len({c.topic for c in choices_of(name)}) == len(choices_of(name))
+        assert choice.setting is None or known[choice.setting] == choice.value, choice.topic
+    said = " ".join(choice.topic + choice.said for choice in choices_of(name))
+    for words in ("Euler", "interpolation", "dropout", "one draw of the posterior", "without averaging", "1.0"):
+        assert words in said, words
+    assert choices_of("fixed") == choices_of("paper") and choices_of("demo") == ()
