@@ -10,6 +10,7 @@ import io
 import json
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fulora.diffusion.base_files import TINY
@@ -53,11 +54,11 @@ def plan_images(paths: RunPaths, *, to: str, licence: str | None = None, private
     spec = str(trial.get("base") or settings.get("base") or "unknown")
     facts = Facts(
         to=to, licence=licence, label=label, phantoms=phantoms, base=spec, trial=trial,
-        base_name=rows[0]["base"].replace(spec, public_name(spec)), settings=settings.get("sampling") or {}, rows=rows,
+        base_name=_public(rows[0]["base"], spec), settings=settings.get("sampling") or {}, rows=rows,
         fidelity=[r for r in _table(paths, "fidelity") if r["adapter"] in (label, "real")],
         copies=[r for r in _table(paths, "copies") if r["adapter"] == label],
     )  # fmt: skip
-    table = _public_table(paths)
+    table = _public_table(paths, spec)
     about = croissant(facts, table, [f"{row['file_name']}" for row in rows])
     made = {CARD: dataset_card(facts).encode(), CROISSANT: json.dumps(about, indent=2).encode(), ROWS: table}
     return Upload(
@@ -93,9 +94,17 @@ def _table(paths: RunPaths, name: str) -> list[dict[str, Any]]:
     return read_rows(paths.table(name), name) if paths.table(name).is_file() else []
 
 
-def _public_table(paths: RunPaths) -> bytes:
-    """Return metadata.parquet without its private columns."""
+def _public(base: str, spec: str) -> str:
+    """Return a base's name without its path on the author's disk."""
+    return base.replace(spec, public_name(spec))
+
+
+def _public_table(paths: RunPaths, spec: str) -> bytes:
+    """Return metadata.parquet without what is private."""
     table = pq.read_table(paths.synthetic / ROWS)
+    table = table.drop_columns([name for name in PRIVATE if name in table.column_names])
+    place = table.schema.get_field_index("base")
+    bases = pa.array([base and _public(base, spec) for base in table.column("base").to_pylist()], pa.string())
     sink = io.BytesIO()
-    pq.write_table(table.drop_columns([name for name in PRIVATE if name in table.column_names]), sink)
+    pq.write_table(table.set_column(place, table.schema.field(place), bases), sink)
     return sink.getvalue()

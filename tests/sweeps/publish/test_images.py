@@ -73,6 +73,23 @@ def test_the_card_says_how_they_were_made_and_how_close_they_are(drawn) -> None:
     assert "Not measured." in plan_images(drawn, to=TO).card
 
 
+def test_the_path_of_a_base_stays_at_home(drawn) -> None:
+    rows = read_rows(drawn.synthetic / "metadata.parquet", "metadata")
+    base = "/home/jane/models/sd.safetensors"
+    write_table(drawn.synthetic / "metadata.parquet", "metadata", [r | {"base": f"{base} (sha256 01)"} for r in rows])
+    trial = json.loads((drawn.adapter(128) / "trial.json").read_text())
+    write_json(drawn.adapter(128) / "trial.json", trial | {"config": trial["config"] | {"base": base}})
+    upload = plan_images(drawn, to=TO, licence="openrail")
+    assert not any(b"/home/jane" in content for content in upload.made.values())
+    table = pq.read_table(io.BytesIO(upload.made["metadata.parquet"]))
+    assert set(table.column("base").to_pylist()) == {"sd.safetensors (sha256 01)"}
+    assert "| base model | sd.safetensors (sha256 01) |" in upload.card
+    assert (
+        table.schema.field("base").metadata
+        == pq.read_schema(drawn.synthetic / "metadata.parquet").field("base").metadata
+    )
+
+
 def test_croissant_describes_every_column_and_the_images(drawn) -> None:
     upload = plan_images(drawn, to=TO)
     about = json.loads(upload.made["croissant.json"])
