@@ -6,6 +6,7 @@ In: parsed flags. Out: exit codes; results on standard output.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -44,10 +45,16 @@ def run_to(until: Stage) -> Callable[[Launch], int]:
 
 def _outcome(paths: RunPaths, until: str, failed: Sequence[Attempt]) -> int:
     from sweeps.console.terminal import print_outcome
+    from sweeps.core.execution import LIMIT_REACHED
 
     print_outcome(paths, until)
     blocked: dict[str, list[str]] = {}
+    if left := [a for a in failed if a.error_type == LIMIT_REACHED]:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(a.stage for a in left).items())
+        print(f"sweeps: {left[0].error_message}; not started: {kinds}", file=sys.stderr)
     for attempt in failed:
+        if attempt.error_type == LIMIT_REACHED:
+            continue
         if attempt.status == "BLOCKED":
             blocked.setdefault(str(attempt.error_message), []).append(attempt.label)
             continue
@@ -57,7 +64,9 @@ def _outcome(paths: RunPaths, until: str, failed: Sequence[Attempt]) -> int:
     for cause, (first, *others) in blocked.items():
         who = f"{first!r} and {len(others)} more are" if others else f"{first!r} is"
         print(f"sweeps: {who} blocked: {cause}", file=sys.stderr)
-    if failed:
+    if left:
+        print("sweeps: the same command with a higher --max-gpu-hours does what is left", file=sys.stderr)
+    elif failed:
         print("sweeps: run the same command again to retry what failed", file=sys.stderr)
     return 1 if failed else 0
 

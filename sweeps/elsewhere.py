@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fulora.errors import raise_if_any
+from fulora.errors import fault, raise_if_any
 from fulora.experiment import Experiment
 from sweeps.console.progress import Progress
 from sweeps.core.attempts import Attempt
@@ -36,7 +36,8 @@ def search(
     """
     from sweeps.ranks.search import search_lora
 
-    raise_if_any([*options.validate(), *options.refuse_storage("--search"), *space.validate()])
+    faults = [*options.validate(), *options.refuse_storage("--search"), *space.validate(), *_no_limit(options)]
+    raise_if_any(faults)
     check(experiment, paths)
     with locked(paths), Session(paths, options, progress) as session:
         remove_leftovers(paths.root)
@@ -74,7 +75,7 @@ def draw_elsewhere(
     Trains that rank where it is missing. Raises InputError before any work for input or a place that cannot be used,
     DrawingFailed where images cannot be drawn, kept or counted.
     """
-    raise_if_any([*options.validate(), *options.refuse_storage("--to")])
+    raise_if_any([*options.validate(), *options.refuse_storage("--to"), *_no_limit(options)])
     check(experiment, paths)
     destination.remote.check()
     with locked(paths), Session(paths, options, progress) as session:
@@ -105,3 +106,11 @@ def draw_elsewhere(
             show(plan, [], paths, session.is_done, session.progress.say)
             session.save(closure(adapters))
         return session.failed
+
+
+def _no_limit(options: ClusterOptions) -> list[str]:
+    """Return the fault of a limit that would not be kept: candidates and images for elsewhere are no steps of a run."""
+    if options.max_gpu_hours is None:
+        return []
+    rule = "holds for a run's steps alone, not for a search or images drawn elsewhere"
+    return [fault("max_gpu_hours", options.max_gpu_hours, rule, "Leave it out.")]

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from fulora.errors import InputError, fault
+from sweeps.console.outlook import Outlook
 from sweeps.console.progress import Progress, Shown
 from sweeps.core.attempts import Attempt, AttemptLog
 from sweeps.core.execution import Executor
+from sweeps.core.gpu_hours import gpu_hours
 from sweeps.core.lock import plan_of
 from sweeps.core.mirror import Mirror, store_of
 from sweeps.core.paths import RunPaths
@@ -23,9 +24,12 @@ from sweeps.core.selections import SELECTION, Selection
 from sweeps.core.step import STAGES, Step, closure
 from sweeps.core.store import Damaged, Done
 from sweeps.core.tables import read_rows, write_table, write_trials
-from sweeps.engine.in_process import InProcess
+from sweeps.core.to_go import ToGo
+from sweeps.core.usage import busy_seconds, usage_rows
+from sweeps.engine.in_process import InProcess, alone_room
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
+from sweeps.engine.room import Room
 
 TRIAL_STAGES = ("judge", "lora", "search", "grid")
 """Kinds whose attempts are rows of trials.parquet."""
@@ -50,6 +54,8 @@ class Session:
         self._done: dict[str, Done | None] = {}
         self._stack = ExitStack()
         self._on_ray: Executor | None = None
+        self._slots: float | None = None
+        """GPUs, or without any the steps that run at once; None while this call did nothing but its first and last."""
         self._cluster: Cluster | None = None
 
     def __enter__(self) -> Session:
@@ -112,16 +118,26 @@ class Session:
         if not todo:
             return
         alone = in_process or self.options.executor == "process"
-        executor = InProcess(device=self.options.device) if alone else self._ray()
+        limit = self.options.max_gpu_hours
+        executor = InProcess(device=self.options.device, max_gpu_hours=limit) if alone else self._ray()
         if isinstance(self.store, Mirror):
             self.store.ship(todo)
-        self.watch.begin(todo)
+        self.watch.begin(todo, self._outlook(todo, alone))
         try:
             executor.run(todo, store=self.store, log=self.log, watch=self.watch)
         finally:
             self.watch.end()
             for step in todo:
                 self._done.pop(step.key, None)
+
+    def _outlook(self, todo: Sequence[Step], alone: bool) -> Outlook:
+        """Return what tells time and cost to go, with what is known of steps that are done."""
+        room = alone_room(todo, self.options.device) if alone else Room(self.cluster).of_steps(todo)
+        if self.options.executor == "process" or not alone:
+            self._slots = room[0].get("gpu") or room[0]["cpu"]
+        before = ((self.steps[key], done.seconds) for key, done in self._done.items() if done and done.seconds)
+        to_go = ToGo(todo, room, before)
+        return Outlook(to_go, spent=lambda: gpu_hours(self.log.attempts), price=self.options.price)
 
     @property
     def cluster(self) -> Cluster:
@@ -175,6 +191,7 @@ class Session:
         mine = self.log.of(planned)
         write_table(self.paths.table("steps"), "steps", self._step_rows(planned, mine))
         write_table(self.paths.table("stages"), "stages", self._stage_rows(planned, mine))
+        write_table(self.paths.table("cost"), "cost", self._cost_rows(planned, mine))
         write_table(self.paths.table("notes"), "notes", self._note_rows(planned))
 
     def _step_rows(self, planned: Sequence[Step], attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
@@ -185,7 +202,8 @@ class Session:
                 "kind": a.stage, "stage": stages[a.trial_id], "label": a.label, "key": a.trial_id, "attempt": a.attempt,
                 "status": a.status, "started_at": a.started_at, "seconds": a.seconds, "device": a.device,
                 "node": a.provenance.get("node"), "gpu_ids": a.provenance.get("gpu_ids"),
-                "peak_memory_bytes": a.peak_memory_bytes, "error_type": a.error_type,
+                "peak_memory_bytes": a.peak_memory_bytes, "gpus": a.gpus, "energy_joules": a.energy_joules,
+                "error_type": a.error_type,
                 "error_message": a.error_message, "reused": (a.trial_id, a.attempt) not in new,
             }
             for a in attempts
@@ -215,6 +233,13 @@ class Session:
             )  # fmt: skip
         return rows
 
+    def _cost_rows(self, planned: Sequence[Step], attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+        """Return what the attempts of all calls used; what this call does not know is as it was."""
+        old = next(iter(_old_rows(self.paths, "cost")), {})
+        price = old.get("price") if self.options.price is None else self.options.price
+        stages = {step.key: step.kind.stage for step in planned}
+        return usage_rows(attempts, stages, slots=self._slots or old.get("slots"), price=price)
+
     def _stage_of(self, key: str) -> str | None:
         step = self.steps.get(key)
         return step.kind.stage if step else None
@@ -231,20 +256,6 @@ class Session:
         found += [(row["stage"], row["note"]) for row in _old_rows(self.paths, "notes") if "GiB" in row["note"]]
         found += [("lora", note) for note in self.watch.notes]
         return [{"stage": stage, "note": note} for stage, note in dict.fromkeys(found)]
-
-
-def busy_seconds(attempts: Iterable[Attempt]) -> float:
-    """Return how long at least one of some attempts ran."""
-    spans = sorted((start := _seconds(a.started_at), start + (a.seconds or 0.0)) for a in attempts)
-    total, end = 0.0, float("-inf")
-    for start, stop in spans:
-        total += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return total
-
-
-def _seconds(text: str | None) -> float:
-    return datetime.fromisoformat(text).astimezone(UTC).timestamp() if text else 0.0
 
 
 def _shown(progress: Progress, paths: RunPaths, options: ClusterOptions) -> Shown:

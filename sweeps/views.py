@@ -71,6 +71,7 @@ def show(plan: Plan, summaries: Iterable[Step], paths: RunPaths, is_done: IsDone
     for table in paths.tables.glob("*.parquet"):
         if table.stem not in written and table.stem not in (
             "stages",
+            "cost",
             "notes",
             "steps",
             "search",

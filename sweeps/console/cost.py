@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.console.progress import clock
 from sweeps.console.terminal import grid
+from sweeps.console.words import clock
 from sweeps.core.hashing import to_jsonable
 from sweeps.cost.estimate import StudyCost
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from sweeps.console.outlook import Outlook
+from sweeps.console.words import clock, summary
 from sweeps.core.attempts import Attempt
 from sweeps.core.files import write_json
 from sweeps.core.paths import RunPaths
@@ -38,6 +40,9 @@ class Progress(Protocol):
     def drawn(self, num_images: int) -> None:
         """Images were drawn."""
 
+    def to_go(self, words: str) -> None:
+        """Time and cost to go."""
+
     def end(self) -> None:
         """Nothing more can be done."""
 
@@ -50,6 +55,7 @@ class Quiet:
     def running(self, label: str, fraction: float, note: str) -> None: ...
     def finished(self, label: str, note: str, failed: bool = False, counts: bool = True) -> None: ...
     def drawn(self, num_images: int) -> None: ...
+    def to_go(self, words: str) -> None: ...
     def end(self) -> None: ...
 
 
@@ -65,7 +71,7 @@ class PlainLines:
     def begin(self, num_steps: int, num_images: int) -> None:
         self.num_steps, self.num_images = num_steps, num_images
         self.done = self.images = 0
-        self.spoke = self.spoke_of_images = time.monotonic()
+        self.spoke = self.spoke_of_images = self.spoke_of_end = time.monotonic()
         self.first_image: float | None = None
 
     def running(self, label: str, fraction: float, note: str) -> None:
@@ -90,14 +96,12 @@ class PlainLines:
             left = f", {rate:.1f}/s, {clock((self.num_images - self.images) / rate)} left" if rate else ""
             self.say(f"  {self.images}/{self.num_images} images{left}")
 
+    def to_go(self, words: str) -> None:
+        if time.monotonic() - self.spoke_of_end >= 6 * self.every:
+            self.spoke_of_end = time.monotonic()
+            self.say(f"  {words}")
+
     def end(self) -> None: ...
-
-
-def clock(seconds: float) -> str:
-    """Return minutes and seconds, `1:05`; hours too from one on, `2:01:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class LiveBars:
@@ -154,6 +158,10 @@ class LiveBars:
         if self.bars is not None:
             self.bars.update(self.of_images, completed=self.images, note=f"{self.images}/{self.num_images}")
 
+    def to_go(self, words: str) -> None:
+        if self.bars is not None:
+            self.bars.update(self.whole, note=f"{self.done}/{self.num_steps} {words}")
+
     def end(self) -> None:
         if self.bars is not None:
             for task in list(self.bars.task_ids):
@@ -181,25 +189,23 @@ class Shown:
         """What the executor said of the cluster."""
         self._running: dict[str, dict[str, Any]] = {}
         self._counted: set[str] = set()
-        self._cost, self._done_cost = 1.0, 0.0
         self._num_steps = self._num_done = 0
-        self._began = self._wrote = 0.0
+        self._wrote = 0.0
+        self.outlook: Outlook | None = None
+        """What is known of time and cost to go; None: nothing."""
 
-    def begin(self, steps: Sequence[Step]) -> None:
+    def begin(self, steps: Sequence[Step], outlook: Outlook | None = None) -> None:
         """Start with the steps to do."""
+        self.outlook = outlook
         shards = [step for step in steps if step.kind.is_shard]
         self._num_steps, self._num_done = len(steps), 0
-        self._cost, self._done_cost = sum(step.cost for step in steps) or 1.0, 0.0
-        self._began = time.monotonic()
         self._counted.clear()
         self.display.begin(len(steps) - len(shards), sum(len(step.config.rows) for step in shards))
         self.write_now()
 
     def begin_work(self, num_steps: int) -> None:
         """Start with work that is no graph: candidates of a search, or images alone."""
-        self._num_steps, self._num_done, self._cost, self._done_cost = num_steps, 0, float(num_steps or 1), 0.0
-        self._began = time.monotonic()
-        self._images_known = False
+        self._num_steps, self._num_done, self.outlook, self._images_known = num_steps, 0, None, False
         if num_steps:
             self.display.begin(num_steps, 0)
 
@@ -243,9 +249,10 @@ class Shown:
     def ended(self, step: Step, attempt: Attempt) -> None:
         """See `sweeps.core.execution.Watch`."""
         self._running.pop(step.key, None)
+        if self.outlook is not None:
+            self.outlook.ended(step, attempt)
         if attempt.status == "SUCCEEDED":
             self._num_done += 1
-            self._done_cost += step.cost
             if step.kind.is_shard:
                 self.display.drawn(len(step.config.rows))
         for note in attempt.notes:
@@ -269,27 +276,14 @@ class Shown:
 
     def write_now(self) -> None:
         """Write now.json."""
-        now = self._wrote = time.monotonic()
-        share = self._done_cost / self._cost
-        left = (now - self._began) * (1 - share) / share if share > 0.02 else None
+        self._wrote = time.monotonic()
+        about = {} if self.outlook is None else self.outlook.facts(self._running)
+        if self.outlook is not None and self.outlook.words:
+            self.display.to_go(self.outlook.words)
         write_json(
             self.paths.now,
             {
                 "updated_at": datetime.now(UTC).isoformat(timespec="seconds"), "num_done": self._num_done,
-                "num_steps": self._num_steps, "seconds_left": left, "running": list(self._running.values()),
+                "num_steps": self._num_steps, "seconds_left": None, **about, "running": list(self._running.values()),
             },
         )  # fmt: skip
-
-
-def summary(attempt: Attempt) -> str:
-    """Return what an attempt came to in a few words."""
-    if attempt.status == "PRUNED":
-        return (
-            f"pruned at step {attempt.metrics['stopped_at_step']}: held-out loss {attempt.metrics['heldout_loss']:.4f}"
-        )
-    if attempt.status == "BLOCKED":
-        return f"blocked: {attempt.error_message}"
-    if attempt.status != "SUCCEEDED":
-        return f"{attempt.error_type}: {attempt.error_message}" if attempt.error_type else attempt.status.lower()
-    shown = [f"{k.replace('_', ' ')} {v:.4g}" for k, v in attempt.metrics.items() if isinstance(v, float)][:2]
-    return ", ".join([*shown, f"{attempt.seconds:.0f} s"])

@@ -22,9 +22,10 @@ from fulora.diffusion.base_files import check_base
 from fulora.errors import InputError, fault, raise_if_any
 from fulora.experiment import Experiment
 from fulora.replicates import of_replicate
-from sweeps.console.progress import clock
+from sweeps.console.outlook import in_words
 from sweeps.console.terminal import grid, new_console
 from sweeps.core.attempts import Attempt, AttemptLog
+from sweeps.core.gpu_hours import gpu_hours
 from sweeps.core.lock import is_running, plan_of
 from sweeps.core.paths import RunPaths
 from sweeps.core.step import STAGES, Step
@@ -138,13 +139,16 @@ def _print_once(paths: RunPaths, now: dict[str, Any] | None, console: Console) -
     console.print(table)
     if now is not None:
         _print_running(now, console)
+    elif used := gpu_hours(log.attempts):
+        console.print(f"GPU-hours used: {used:.2f}")
     _print_failures([a for k, a in latest.items() if a.status == "FAILED" and not done.get(k, True)], console)
     if paths.report.is_file():
         console.print(f"report: {paths.report}", soft_wrap=True)
 
 
 def _print_running(now: dict[str, Any], console: Console) -> None:
-    left = f", about {clock(now['seconds_left'])} left" if now["seconds_left"] is not None else ""
+    words = in_words(now)
+    left = f", {words}" if words else ""
     console.print(f"running: {now['num_done']} of {now['num_steps']} steps done{left}", style="bold")
     table = grid(["step", "node", "device", "done", ""], 3)
     for step in now["running"]:

@@ -41,6 +41,10 @@ class Attempt:
     error_type: str | None = None
     error_message: str | None = None
     notes: tuple[str, ...] = ()
+    gpus: float | None = None
+    """GPUs, or the share of one, that it held; None where it never began, or is of an older version."""
+    energy_joules: float | None = None
+    """Energy its GPU used meanwhile; None where the device does not tell, or was shared."""
 
     def to_json(self) -> str:
         """Return the attempt as a line of attempts.jsonl."""
@@ -81,7 +85,7 @@ def success_of(step: Step, record: Done) -> Attempt:
     return attempt_of(
         step, "SUCCEEDED", record.attempt, metrics=record.metrics, provenance=record.provenance,
         started_at=record.started_at, seconds=record.seconds, peak_memory_bytes=record.peak_memory_bytes,
-        device=record.device, notes=record.notes,
+        device=record.device, notes=record.notes, energy_joules=record.energy_joules,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from fulora.errors import InputError
 from sweeps.core.attempts import Attempt, AttemptLog, attempt_of, success_of
+from sweeps.core.gpu_hours import GpuMeter
 from sweeps.core.schedule import Schedule, Wanted, any_step
 from sweeps.core.step import Step, closure
 from sweeps.core.store import Damaged, Store
@@ -26,6 +27,8 @@ _STOPS = "StorageRefused"
 """What every other step would meet too: a storage that takes no more."""
 _RETRIED = "StorageUnreachable"
 """What another node, or a later time, may not meet."""
+LIMIT_REACHED = "GpuHoursSpent"
+"""The error type of what did not start because of --max-gpu-hours."""
 
 
 class Watch(Protocol):
@@ -63,7 +66,8 @@ class Execution:
 
     Failures of the infrastructure (the process or the node died) are retried with back-off, out of memory beside
     another trial with a device of its own. A damaged need is done again before what needs it. Any other failure is
-    final and blocks what needs the step. May be called from several threads.
+    final and blocks what needs the step. Once the meter's limit is reached nothing that holds a GPU starts. May be
+    called from several threads.
     """
 
     def __init__(
@@ -75,8 +79,9 @@ class Execution:
         watch: Watch,
         max_retries: int = 3,
         backoff_seconds: float = 1.0,
+        meter: GpuMeter | None = None,
     ) -> None:
-        self.store, self.watch = store, watch
+        self.store, self.watch, self.meter = store, watch, meter or GpuMeter(log)
         self.schedule = Schedule(steps)
         self.whole_device: set[str] = set()
         """Keys of steps that ran out of memory beside another: they get a device of their own."""
@@ -86,6 +91,7 @@ class Execution:
         self._causes: dict[str, str] = {}
         self._retries: Counter[str] = Counter()
         self._delayed: list[tuple[float, Step]] = []
+        self._refusal = ""
         self._lock = threading.RLock()
         self._stopped: Exception | None = None
 
@@ -142,6 +148,7 @@ class Execution:
         with self._lock:
             if step.key in self._numbers and step.key not in self._started:
                 self._started[step.key] = step
+                self.meter.begin(step)
                 self.watch.started(step)
 
     def placed(self, step: Step, where: Mapping[str, str | None]) -> None:
@@ -226,8 +233,23 @@ class Execution:
         for due in [entry for entry in self._delayed if entry[0] <= now]:
             self._delayed.remove(due)
             self._block(self.schedule.again(due[1]), due[1])
+        if self.meter.reached:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Start no step that holds a GPU any more: it is cancelled, and what needs it blocked."""
+        refused = [step for step in self.schedule.in_state("ready") if self.meter.gpus(step)]
+        if refused and not self._refusal:
+            self._refusal = self.meter.in_words
+            self.watch.say(f"{self._refusal}; no new work on GPUs starts, what runs goes on")
+        for step in refused:
+            cause = self._causes[step.key] = self._refusal
+            number = self._log.next_number(step.key)
+            self._add(step, attempt_of(step, "CANCELLED", number, error_type=LIMIT_REACHED, error_message=cause))
+            self._block(self.schedule.failed(step), step)
 
     def _add(self, step: Step, attempt: Attempt) -> None:
+        attempt = self.meter.end(step, attempt)
         self._numbers.pop(step.key, None)
         self._started.pop(step.key, None)
         self._log.add(attempt)

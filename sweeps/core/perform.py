@@ -21,7 +21,9 @@ from sweeps.core.store import Place, Store
 def perform(step: Step, store: Store, number: int, report: Report, placement: dict[str, Any] | None = None) -> Attempt:
     """Return the attempt at a step; never raises for what its work raises (but for KeyboardInterrupt and the like)."""
     from fulora.device import process_peak_bytes
+    from fulora.energy import energy_joules
 
+    energy = energy_joules() if step.kind.runs_on == "gpu" else None
     began, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="milliseconds")
     facts: dict[str, Any] = {**provenance(), **(placement or {})}
     try:
@@ -31,6 +33,7 @@ def perform(step: Step, store: Store, number: int, report: Report, placement: di
                 with store.writing(step) as beside:
                     metrics = dict(step.kind.load()(step, Place(store, step, beside), report))
                     device = metrics.pop("device", None)
+                    used = None if energy is None else energy_joules()
                     record = store.keep(
                         step,
                         beside,
@@ -40,6 +43,7 @@ def perform(step: Step, store: Store, number: int, report: Report, placement: di
                         device=device,
                         peak_memory_bytes=metrics.pop("peak_memory_bytes", None) or process_peak_bytes(),
                         notes=tuple(metrics.pop("notes", ())),
+                        energy_joules=None if used is None or energy is None else used - energy,
                         metrics=metrics,
                         provenance=facts | _speed(device),
                     )

@@ -41,6 +41,7 @@ class Done:
     seconds: float | None = None
     device: str | None = None
     peak_memory_bytes: int | None = None
+    energy_joules: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -16,7 +16,7 @@ from sweeps.core.step import STAGES, Stage, Step, closure
 from sweeps.cost.speeds import Machine, Speed
 from sweeps.cost.work import Counts, Work, num_images, work_of
 from sweeps.engine.resources import Cluster
-from sweeps.engine.room import Request, Room
+from sweeps.engine.room import Room
 from sweeps.grid.plan import PIXELS
 from sweeps.sources.plan import CATALOG, PHANTOMS
 from sweeps.study import Plan
@@ -119,7 +119,6 @@ def cost_of(
     steps = [step for step in steps if step.kind.name != SELECTION.name]
     room = Room(cluster)
     works = {step.key: work_of(step, counts) for step in steps}
-    requests = {step.key: room.request(step.kind) for step in steps}
     found: dict[str, tuple[Machine, Speed]] = {}
     for step in steps:
         if pair := _first([*here, *(elsewhere if step.kind.runs_on == "cpu" else ())], works[step.key]):
@@ -138,15 +137,15 @@ def cost_of(
         return tuple(need.key for need in step.in_role("adapter")), found[step.key][1].start_seconds
 
     def lane(step: Step) -> tuple[str, float]:
-        return requests[step.key].lane, requests[step.key].amount
+        return takes[step.key]
 
-    capacity = {str(name): amount for name, amount in room.capacity.items()}
+    capacity, takes = room.of_steps(steps)
     simulated = simulate(steps, capacity, seconds=seconds, takes=lane, loads=loads)
     known = not any(step.kind.runs_on == "gpu" for step in steps if step.key in unknown)
     used, every = {id(machine): machine for machine, _ in found.values()}, [*here, *elsewhere]
     return StudyCost(
         cluster=cluster, device=device, price=price, num_done=num_done, machines=tuple(used.values()),
-        stages=tuple(_stage(stage, steps, works, requests, found, simulated, every) for stage in STAGES),
+        stages=tuple(_stage(stage, steps, works, takes, found, simulated, every) for stage in STAGES),
         seconds=simulated.seconds if known else None,
         bound_seconds=lower_bound(steps, capacity, seconds=seconds, takes=lane) if known else None,
         at_least=bool(unknown),
@@ -157,7 +156,7 @@ def _stage(
     stage: Stage,
     steps: Sequence[Step],
     works: Mapping[str, Work],
-    requests: Mapping[str, Request],
+    takes: Mapping[str, tuple[str, float]],
     found: Mapping[str, tuple[Machine, Speed]],
     simulated: Simulated,
     machines: Sequence[Machine],
@@ -168,7 +167,7 @@ def _stage(
     for span in simulated.spans:
         if span.step.kind.stage == stage:
             held[span.lane] += span.amount * (span.end - span.start) / 3600
-    lanes = {requests[step.key].lane for step in mine if step.key not in found}
+    lanes = {takes[step.key][0] for step in mine if step.key not in found}
     sizes = [_bytes(step, works[step.key], machines) for step in mine]
     return StageCost(
         stage=stage,

@@ -9,6 +9,7 @@ from fulora.errors import InputError
 from sweeps.core.attempts import AttemptLog
 from sweeps.core.execution import Execution, Watch
 from sweeps.core.files import remove
+from sweeps.core.gpu_hours import GpuMeter
 from sweeps.core.mirror import FetchingExecution, Mirror
 from sweeps.core.step import Step, closure
 from sweeps.core.store import Store
@@ -19,14 +20,20 @@ class OnRay:
     """Does steps on the cluster this process is connected to."""
 
     def __init__(
-        self, cluster: Cluster, *, max_retries: int = 3, backoff_seconds: float = 5.0, wait_for_gpus: float = 600.0
+        self,
+        cluster: Cluster,
+        *,
+        max_retries: int = 3,
+        backoff_seconds: float = 5.0,
+        wait_for_gpus: float = 600.0,
+        max_gpu_hours: float | None = None,
     ) -> None:
         """Take the cluster; a step whose process dies is retried `max_retries` times, the waits doubling.
 
         Where the last GPU is lost another one is waited for, `wait_for_gpus` seconds.
         """
         self.cluster, self.max_retries, self.backoff_seconds = cluster, max_retries, backoff_seconds
-        self.wait_for_gpus = wait_for_gpus
+        self.wait_for_gpus, self.max_gpu_hours = wait_for_gpus, max_gpu_hours
 
     def run(self, steps: Sequence[Step], *, store: Store, log: AttemptLog, watch: Watch) -> None:
         """Do the steps; see `sweeps.core.execution.Executor`."""
@@ -39,15 +46,16 @@ class OnRay:
         from sweeps.engine.room import Room
         from sweeps.engine.trials import run_trials
 
-        mirrored = isinstance(store, Mirror)
+        mirrored, room = isinstance(store, Mirror), Room(self.cluster)
         execution = (FetchingExecution if mirrored else Execution)(
             steps, store=store, log=log, watch=watch,
             max_retries=self.max_retries, backoff_seconds=self.backoff_seconds,
+            meter=GpuMeter(log, lambda step: room.request(step.kind).gpu, self.max_gpu_hours),
         )  # fmt: skip
         graph = ray.put({step.key: step for step in closure(list(steps))})
         nodes = store.for_nodes() if isinstance(store, Mirror) else Store(store.root.resolve())
         job = Job(graph, nodes, open_mailbox())
-        dealer = Dealer(execution, job, Room(self.cluster), wait_for_gpus=self.wait_for_gpus)
+        dealer = Dealer(execution, job, room, wait_for_gpus=self.wait_for_gpus)
         folder = store.root / "scratch" / "ray-tune"
         stopped: BaseException | None = None
         try:

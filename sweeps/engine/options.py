@@ -52,6 +52,9 @@ class ClusterOptions:
     together. By default trials share a GPU as far as the measured memory of the largest trial allows."""
     price: float | None = None
     """Price of a GPU-hour, in any currency: what a run costs is then said in money too."""
+    max_gpu_hours: float | None = None
+    """GPU-hours of the whole run, earlier calls counted, after which no new work on GPUs starts. What runs goes on to
+    its end; the same command with a higher limit does what is left."""
 
     def refuse_storage(self, work: str) -> list[str]:
         """Return the fault of a storage beside work that needs the run's directory on every node."""
@@ -93,6 +96,8 @@ class ClusterOptions:
             found.append(fault("max_retries", self.max_retries, "must be at least 0", "Use 3."))
         if self.price is not None and not 0 <= self.price < float("inf"):
             found.append(fault("price", self.price, "must be at least 0", "Such as 2.5."))
+        if self.max_gpu_hours is not None and not 0 < self.max_gpu_hours < float("inf"):
+            found.append(fault("max_gpu_hours", self.max_gpu_hours, "must be above 0", "Leave it out for no limit."))
         share = self.gpus_per_trial
         if share is not None and (share <= 0 or (share > 1 and share % 1)):
             remedy = "Use a fraction of one GPU or whole GPUs."

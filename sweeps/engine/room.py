@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sweeps.core.step import Kind
+from sweeps.core.step import Kind, Step
 from sweeps.engine.capacity import NodeShape, nodes_up
 from sweeps.engine.resources import Cluster
 
@@ -105,6 +105,13 @@ class Room:
             share, gpu_type = self.shares[kind.name, most_free], self.named(most_free)
         share = max(1.0, share) if whole_device else share
         return Request(cpu=cluster.cpus_for(share), gpu=share, num_threads=cluster.num_threads, gpu_type=gpu_type)
+
+    def of_steps(self, steps: Iterable[Step]) -> tuple[dict[str, float], dict[str, tuple[str, float]]]:
+        """Return the capacity of each lane, and what each step takes of which, by its key, as a simulation takes it."""
+        requests = {step.key: self.request(step.kind) for step in steps}
+        return {str(lane): free for lane, free in self.capacity.items()}, {
+            key: (request.lane, request.amount) for key, request in requests.items()
+        }
 
     def free(self, lane: Lane) -> float:
         """Return what is left of a lane."""

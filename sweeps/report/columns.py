@@ -30,6 +30,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "nearest": ("worst_copies", "sample"),
     "embedding": ("embedding", "report"),
     "stages": ("stages", "sources"),
+    "cost": ("cost", "sources"),
     "notes": ("notes", "sources"),
 }
 """Table here: its name in `tables/`, and the stage that writes it."""

@@ -16,6 +16,7 @@ def runtime_section(run: RunFiles) -> dict[str, Any]:
     return {
         "stages": stages,
         "total": sum(r["seconds"] or 0 for r in stages),
+        "cost": run.tables["cost"],
         "bars": bars,
         "busy": sum(bar.seconds for bar in bars),
         "span": max((bar.start + bar.seconds for bar in bars), default=0.0),

@@ -10,6 +10,8 @@ _PEAK_MEMORY = integer(
     "bytes",
 )
 _DEVICE = string("Device that ran it: name of the GPU, or the CPU with its number of threads")
+_GPUS = number("GPUs, or the share of one, that the attempt held; null where it never began", "GPUs")
+_ENERGY = number("Energy of its GPU meanwhile; null where the device does not tell, or was shared", "J")
 _STATUS = string(
     "`SUCCEEDED`, `FAILED`, `PRUNED` (stopped early by ASHA), `CANCELLED` (interrupted) or "
     "`BLOCKED` (a step it needs failed)"
@@ -27,6 +29,8 @@ TRIAL_COLUMNS: dict[str, Column] = {
     "seconds": number("Wall time of the attempt", SECONDS),
     "peak_memory_bytes": _PEAK_MEMORY,
     "device": _DEVICE,
+    "gpus": _GPUS,
+    "energy_joules": _ENERGY,
     "error_type": _ERROR_TYPE,
     "error_message": _ERROR_MESSAGE,
 }
@@ -64,6 +68,8 @@ STEPS = Table(
         "node": string("End of the id of the Ray node that ran it; null without Ray"),
         "gpu_ids": string("GPUs of that node that Ray assigned, separated by commas; null without GPUs"),
         "peak_memory_bytes": _PEAK_MEMORY,
+        "gpus": _GPUS,
+        "energy_joules": _ENERGY,
         "error_type": _ERROR_TYPE,
         "error_message": _ERROR_MESSAGE,
         "reused": boolean("Whether the result is of an earlier call and was not computed again"),
@@ -93,4 +99,26 @@ NOTES = Table(
     },
 )
 
-TABLES = (TRIALS, STEPS, STAGES, NOTES)
+COST = Table(
+    name="cost",
+    about="One row per stage of the run and one for `all`: what the attempts of every call used, failed ones too.",
+    columns={
+        "stage": string("`sources`, `lora`, `sample`, `grid`, `report`, or `all` for the whole run"),
+        "num_steps": integer("Steps that began", "steps"),
+        "num_attempts": integer("Attempts that began", "attempts"),
+        "num_retries": integer("Attempts beyond the first at a step", "attempts"),
+        "attempt_seconds": number("Wall time of the attempts, added up", SECONDS),
+        "gpu_hours": number("Hours times GPUs, or the share of one, that the attempts held; 0 on CPUs", "GPU-hours"),
+        "idle_share": number(
+            "Share of the GPUs (without any: of the steps that could run at once) that no step held while one of the "
+            "stage ran; by the number there was in the last call that did work"
+        ),
+        "peak_memory_bytes": integer("Largest peak memory of an attempt, as in `steps`", "bytes"),
+        "energy_joules": number("Energy of the GPUs; null where one did not tell or was shared", "J"),
+        "slots": number("GPUs, or without any the steps that could run at once, in the last call that did work"),
+        "price": number("Price of a GPU-hour, as given with the run; null where none was"),
+        "money": number("GPU-hours times their price, in its currency"),
+    },
+)
+
+TABLES = (TRIALS, STEPS, STAGES, COST, NOTES)

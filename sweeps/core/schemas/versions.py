@@ -43,5 +43,6 @@ CHANGES: tuple[Change, ...] = (
     ),
     Change(before=None, after="manifest", why="selections of images are files"),
     Change(before=None, after="steps", why="attempts at all steps; `trials` has those at trials"),
+    Change(before=None, after="cost", why="what a run used: GPU-hours, idle share, retries, memory, energy, money"),
 )
 """From version 2 to 3; extend it with every further change before the release."""

@@ -12,6 +12,7 @@ import pytest
 from fulora.experiment import Experiment
 from sweeps.core.hashing import to_jsonable
 from sweeps.core.paths import RunPaths
+from sweeps.core.tables import read_rows
 from sweeps.cost.place import Place
 from sweeps.cost.speeds import KEPT, Machine, Measured, Speed, named, read_machines, speeds_of
 from sweeps.cost.work import Work
@@ -77,3 +78,16 @@ def test_a_run_that_was_cut_tells_what_is_left_of_it(copied: RunPaths, mini_expe
     assert left.seconds and sum(lost.values()) / 10 < left.seconds < sum(lost.values()) * 10 + 5
     shutil.rmtree(copied.root / "steps" / "grid")
     assert "grid" in forecast(mini_experiment, copied.root, Place(), options, print).stages[3].not_measured
+
+
+def test_a_finished_run_says_what_it_used(finished: RunPaths) -> None:
+    rows = {row["stage"]: row for row in read_rows(finished.table("cost"), "cost")}
+    assert list(rows) == ["sources", "lora", "sample", "grid", "report", "all"]
+    whole = rows.pop("all")
+    assert whole["num_attempts"] == sum(row["num_attempts"] for row in rows.values()) and whole["num_retries"] == 0
+    assert whole["attempt_seconds"] == pytest.approx(sum(row["attempt_seconds"] for row in rows.values()))
+    assert (whole["gpu_hours"], whole["energy_joules"], whole["money"], whole["slots"]) == (0, None, None, 1)
+    assert 0 <= whole["idle_share"] < 0.2, "one step after another: hardly anything lies between them"
+    assert whole["peak_memory_bytes"] == max(row["peak_memory_bytes"] for row in rows.values())
+    page = finished.report.read_text()
+    assert "What the attempts of every call used" in page
