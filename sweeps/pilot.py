@@ -52,6 +52,7 @@ def small(experiment: Experiment, *, on_gpu: bool) -> Experiment:
         african=None,
         data_required=False,
         choose_rank="given",
+        replicates=1,
         lora=replace(lora, num_steps=_OPTIMIZER_STEPS, log_every=_REPORT_EVERY, heldout_every=_OPTIMIZER_STEPS),
         sampling=replace(
             sampling, samplers=sampling.samplers[:1], images_per_plane=max(sampling.batch_size, drawn // 5), seeds=None,
@@ -59,7 +60,7 @@ def small(experiment: Experiment, *, on_gpu: bool) -> Experiment:
         ),
         compare_per_plane=1,
         sizes=replace(experiment.sizes, num_spanish=images, num_spanish_hybrid=drawn, num_synthetic=drawn),
-        grid=replace(grid, epochs=2, num_seeds=1, num_validation=min(grid.num_validation, 10)),
+        grid=replace(grid, epochs=2, num_steps=None, num_seeds=1, num_validation=min(grid.num_validation, 10)),
         amounts=Amounts(numbers=(0, drawn), model=experiment.amounts.model) if asked else Amounts(),
         judge=replace(experiment.judge, num_images=_JUDGE_IMAGES, num_heldout=60, epochs=2),
         phantoms=replace(experiment.phantoms, num_spanish=max(400, 2 * images)),

@@ -50,13 +50,14 @@ def print_cost(cost: StudyCost, console: Console) -> None:
     table = grid(["stage", "trials", "images", *hours, "storage", "from"], 1)
     for stage in cost.stages:
         figures = [_hours(stage.gpu_hours), _hours(stage.cpu_hours)] if gpus else [_hours(stage.cpu_hours)]
-        table.add_row(stage.stage, f"{stage.num_trials}", f"{stage.num_images}", *figures, _size(stage.storage_bytes),
-                      "+".join(stage.sources) or "-")  # fmt: skip
-    every = (
-        [cost.gpu_hours, _sum(s.cpu_hours for s in cost.stages)] if gpus else [_sum(s.cpu_hours for s in cost.stages)]
-    )
-    table.add_row("all", f"{sum(s.num_trials for s in cost.stages)}", f"{sum(s.num_images for s in cost.stages)}",
-                  *map(_hours, every), _size(_sum(s.storage_bytes for s in cost.stages)), "")  # fmt: skip
+        size = _size(stage.storage_bytes, bool(stage.not_sized))
+        source = "+".join(stage.sources) or "-"
+        table.add_row(stage.stage, f"{stage.num_trials}", f"{stage.num_images}", *figures, size, source)
+    cpu_hours, stages = _sum(stage.cpu_hours for stage in cost.stages), cost.stages
+    every = [cost.gpu_hours, cpu_hours] if gpus else [cpu_hours]
+    trials, images = sum(stage.num_trials for stage in stages), sum(stage.num_images for stage in stages)
+    size = _size(sum(stage.storage_bytes for stage in stages), any(stage.not_sized for stage in stages))
+    table.add_row("all", f"{trials}", f"{images}", *map(_hours, every), size, "")
     console.print(table)
     least = "at least " if cost.at_least else ""
     if cost.seconds is None:
@@ -68,6 +69,8 @@ def print_cost(cost: StudyCost, console: Console) -> None:
         _print_money(cost, least, console)
     for machine in cost.machines:
         console.print(f"{machine.source}: {machine.in_words}")
+    if unsized := dict.fromkeys(kind for stage in cost.stages for kind in stage.not_sized):
+        console.print(f"files of unknown size, not counted: {', '.join(unsized)}")
     missing = dict.fromkeys(kind for stage in cost.stages for kind in stage.not_measured)
     if missing:
         console.print(f"not measured on {cost.device}: {', '.join(missing)}")
@@ -97,8 +100,9 @@ def _hours(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:.2f}" if value < 99.5 else f"{value:,.0f}"
 
 
-def _size(num_bytes: float | None) -> str:
-    if num_bytes is None:
+def _size(num_bytes: float, is_part: bool) -> str:
+    """Return a size; with `>` where some of it is not known."""
+    if is_part and not num_bytes:
         return _UNKNOWN
     unit, name = next(((u, n) for u, n in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if num_bytes >= u), (1e3, "kB"))
-    return f"{num_bytes / unit:.1f} {name}"
+    return f"{'>' if is_part else ''}{num_bytes / unit:.1f} {name}"

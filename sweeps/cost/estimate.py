@@ -18,10 +18,13 @@ from sweeps.cost.work import Counts, Work, num_images, work_of
 from sweeps.engine.resources import Cluster
 from sweeps.engine.room import Room
 from sweeps.grid.plan import PIXELS
+from sweeps.images.sets import IMAGES
 from sweeps.sources.plan import CATALOG, PHANTOMS
 from sweeps.study import Plan
 
 _CHANNELS = 3
+_PNG_BYTES = 1.5
+"""Of a pixel of a synthetic image at 512 px. Source: benchmarks/results/png.json."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +38,10 @@ class StageCost:
     """None: not known."""
     cpu_hours: float | None = 0.0
     """Hours of slots without a GPU."""
-    storage_bytes: int | None = 0
+    storage_bytes: int = 0
+    """Of the kinds whose size is known."""
+    not_sized: tuple[str, ...] = ()
+    """Kinds of steps whose files are of unknown size, and are not in `storage_bytes`."""
     sources: tuple[str, ...] = ()
     """`pilot`, `run`, `kept`: where its speeds come from."""
     not_measured: tuple[str, ...] = ()
@@ -168,25 +174,31 @@ def _stage(
         if span.step.kind.stage == stage:
             held[span.lane] += span.amount * (span.end - span.start) / 3600
     lanes = {takes[step.key][0] for step in mine if step.key not in found}
-    sizes = [_bytes(step, works[step.key], machines) for step in mine]
+    sizes = {step: _bytes(step, works[step.key], machines) for step in mine}
     return StageCost(
         stage=stage,
         num_trials=sum(step.kind.is_trial for step in mine),
         num_images=sum(map(num_images, mine)),
         gpu_hours=None if "gpu" in lanes else held["gpu"],
         cpu_hours=None if "cpu" in lanes else held["cpu"],
-        storage_bytes=None if None in sizes else round(sum(size for size in sizes if size is not None)),
+        storage_bytes=round(sum(size for size in sizes.values() if size is not None)),
+        not_sized=tuple(dict.fromkeys(step.kind.name for step, size in sizes.items() if size is None)),
         sources=tuple(dict.fromkeys(found[step.key][0].source for step in mine if step.key in found)),
         not_measured=tuple(unknown),
     )
 
 
 def _bytes(step: Step, work: Work, machines: Sequence[Machine]) -> float | None:
-    """Return the size of a step's files: of pixels by arithmetic, else as measured, on whatever machine."""
+    """Return the size of a step's files: of pixels by arithmetic, else as measured, on whatever machine.
+
+    PNG files of a resolution of which none was measured take as much a pixel as those of the benchmark.
+    """
     if step.kind.name == PIXELS.name:
         return work.items * step.config.resolution_px**2 * _CHANNELS
     pair = _first(machines, work)
-    return None if pair is None or pair[1].bytes_per_item is None else work.items * pair[1].bytes_per_item
+    if pair is not None and pair[1].bytes_per_item is not None:
+        return work.items * pair[1].bytes_per_item
+    return work.items * step.config.base.resolution_px**2 * _PNG_BYTES if step.kind.name == IMAGES.name else None
 
 
 def _first(machines: Iterable[Machine], work: Work) -> tuple[Machine, Speed] | None:

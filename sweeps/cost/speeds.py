@@ -19,7 +19,7 @@ from sweeps.core.hashing import to_jsonable
 from sweeps.core.step import Step
 from sweeps.core.store import Done, Store
 from sweeps.core.tables import read_rows
-from sweeps.cost.work import Counts, Work, work_of
+from sweeps.cost.work import EMBEDDED, Counts, Work, work_of
 from sweeps.ranks.finetune import LOSS_FILE
 
 KEPT = Path(__file__).with_name("speeds.json")
@@ -90,11 +90,11 @@ def measured_of(step: Step, record: Done, counts: Counts, store: Store) -> Measu
     """Return what a step that is done took; None where its duration is not known."""
     if record.seconds is None:
         return None
-    adapter = step.in_role("adapter")
+    adapter, work = step.in_role("adapter"), work_of(step, counts)
     return Measured(
-        work=work_of(step, counts),
+        work=work,
         seconds=record.seconds,
-        pace=_own_pace(record, store.folder(step)),
+        pace=None if work.unit == EMBEDDED else _own_pace(record, store.folder(step)),
         num_bytes=sum(size for size, _, _ in record.files.values()),
         peak_memory_bytes=record.peak_memory_bytes,
         loaded=adapter[0].key if adapter else "",

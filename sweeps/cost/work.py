@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fulora.classify.models import MODELS
 from fulora.diffusion.base_files import RANDOM
 from fulora.recipes import SD15
 from sweeps.core.selections import SELECTION
@@ -23,6 +24,9 @@ from sweeps.sources.plan import AUDIT, CATALOG, PHANTOMS
 
 _FORWARD = 1 / 3
 """A forward pass against a step of training: the backward pass is about two more."""
+
+EMBEDDED = "image embedded"
+"""The unit of a classifier whose encoder is frozen: each image goes through it once, whatever the epochs."""
 
 Counts = Callable[[Step], Mapping[str, int]]
 """How many images a selection has, by role."""
@@ -90,14 +94,17 @@ def _cell(step: Step, counts: Counts) -> Work:
     config = trial.classifier
     images, test = counts(step.need("images")), sum(counts(step.need("test")).values())
     train, validation = images.get("train", 0), images.get("validation", 0)
-    forward = validation * config.epochs + test + (train if config.refit_batchnorm else 0)
     settings = {
         "model": config.model, "resolution_px": config.resolution_px, "batch_size": config.batch_size,
         "augment": config.augment, "precision": config.precision,
     }  # fmt: skip
-    trained = config.num_steps * config.batch_size if config.num_steps else train * config.epochs
-    units = trained + forward * _FORWARD
-    return Work(what="grid", unit="image trained on", units=units, items=test, settings=settings)
+    if MODELS[config.model].trained == "head" and not config.augment:
+        return Work(what="grid", unit=EMBEDDED, units=train + validation + test, items=test, settings=settings)
+    trained = train * config.epochs if config.num_steps is None else config.num_steps * config.batch_size
+    forward = validation * config.epochs + test + (train if config.refit_batchnorm else 0)
+    return Work(
+        what="grid", unit="image trained on", units=trained + forward * _FORWARD, items=test, settings=settings
+    )  # fmt: skip
 
 
 def _of_images(*fields: str) -> Callable[[Step, Counts], Work]:

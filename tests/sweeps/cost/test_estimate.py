@@ -91,7 +91,8 @@ def test_what_is_not_measured_is_named_and_never_guessed(plan: Plan, counts: Cou
     assert without_report.stages[-1].not_measured == ("report",) and without_report.stages[-1].cpu_hours is None
     without_lora = cost(plan, counts, machine(steps, counts, but=("lora",)), price=1.0)
     lora = without_lora.stages[1]
-    assert (lora.gpu_hours, lora.storage_bytes, lora.not_measured) == (None, None, ("lora",))
+    assert (lora.gpu_hours, lora.not_measured, lora.not_sized) == (None, ("lora",), ("lora",))
+    assert lora.storage_bytes == 1000, "the judge's"
     assert [without_lora.seconds, without_lora.gpu_hours, without_lora.rented, without_lora.used] == [None] * 4
     assert without_lora.stages[3].gpu_hours, "what is known is said"
 
@@ -114,3 +115,7 @@ def test_the_papers_numbers_are_expected_before_there_is_data() -> None:
     assert sum(cells["HB, ResNet18"].values()) == 1150 + 5000
     assert sum(counts(found.cells[0].need("test")).values()) == 233
     assert counts(found.ranks[0].need("images")) == {"train": 100}
+    nothing = cost_of(steps_of(found), counts, ON_GPU, here=[], device="Card")
+    by_stage = {stage.stage: stage for stage in nothing.stages}
+    assert by_stage["sample"].storage_bytes == pytest.approx(8000 * 512**2 * 1.5), "PNG files, by the benchmark"
+    assert "pixels" not in by_stage["grid"].not_sized and by_stage["grid"].storage_bytes > 10_000 * 512**2 * 3
