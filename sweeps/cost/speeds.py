@@ -19,9 +19,11 @@ from sweeps.core.hashing import to_jsonable
 from sweeps.core.step import Step
 from sweeps.core.store import Done, Store
 from sweeps.core.tables import read_rows
-from sweeps.cost.work import EMBEDDED, Counts, Work, work_of
+from sweeps.cost.work import Counts, Work, work_of
 from sweeps.ranks.finetune import LOSS_FILE
 
+_WITH_A_CLOCK = ("optimizer step", "image trained on")
+"""Units of steps that measure their own pace."""
 KEPT = Path(__file__).with_name("speeds.json")
 
 
@@ -94,7 +96,7 @@ def measured_of(step: Step, record: Done, counts: Counts, store: Store) -> Measu
     return Measured(
         work=work,
         seconds=record.seconds,
-        pace=None if work.unit == EMBEDDED else _own_pace(record, store.folder(step)),
+        pace=_own_pace(record, store.folder(step)) if work.unit in _WITH_A_CLOCK else None,
         num_bytes=sum(size for size, _, _ in record.files.values()),
         peak_memory_bytes=record.peak_memory_bytes,
         loaded=adapter[0].key if adapter else "",
@@ -105,8 +107,8 @@ def _own_pace(record: Done, folder: Path) -> float | None:
     rate = record.metrics.get("images_per_second")
     if rate:
         return 1 / rate
-    if (folder / LOSS_FILE).is_file():
-        rows = read_rows(folder / LOSS_FILE, "loss")[:-1]  # the last is of the held-out images too
+    if losses := sorted(folder.rglob(LOSS_FILE)):  # of several ranks in one pass each has the pass's times
+        rows = read_rows(losses[0], "loss")[:-1]  # the last is of the held-out images too
         if len(rows) > 1 and rows[-1]["seconds"] is not None:
             return (rows[-1]["seconds"] - rows[0]["seconds"]) / (rows[-1]["step"] - rows[0]["step"])
     rate = record.metrics.get("steps_per_second")

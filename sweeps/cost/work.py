@@ -19,14 +19,11 @@ from sweeps.grid.plan import GRID, PIXELS, CellTrial
 from sweeps.images.quality_plan import FEATURES
 from sweeps.images.sets import IMAGES, ShardConfig
 from sweeps.ranks.base import BaseModel
-from sweeps.ranks.plan import JUDGE, LORA, JudgeTrial, LoraTrial
+from sweeps.ranks.plan import JUDGE, LORA, TOGETHER, JudgeTrial, LoraTrial
 from sweeps.sources.plan import AUDIT, CATALOG, PHANTOMS
 
 _FORWARD = 1 / 3
 """A forward pass against a step of training: the backward pass is about two more."""
-
-EMBEDDED = "image embedded"
-"""The unit of a classifier whose encoder is frozen: each image goes through it once, whatever the epochs."""
 
 Counts = Callable[[Step], Mapping[str, int]]
 """How many images a selection has, by role."""
@@ -60,14 +57,26 @@ def num_images(step: Step) -> int:
 
 def _lora(step: Step, counts: Counts) -> Work:
     trial: LoraTrial = step.config
+    if step.in_role("together"):
+        return Work(what="lora", unit="files taken over")
+    settings = {"rank": trial.lora.rank, **_lora_settings(trial)}
+    return Work(what="lora", unit="optimizer step", units=trial.lora.num_steps, settings=settings)
+
+
+def _together(step: Step, counts: Counts) -> Work:
+    trials: tuple[LoraTrial, ...] = step.config.trials
+    settings = {"ranks": [trial.lora.rank for trial in trials], **_lora_settings(trials[0])}
+    return Work(what=step.kind.name, unit="optimizer step", units=trials[0].lora.num_steps, settings=settings)
+
+
+def _lora_settings(trial: LoraTrial) -> dict[str, Any]:
     lora = trial.lora
-    settings = {
+    return {
         "base": _family(trial.base), "resolution_px": lora.resolution_px, "batch_size": lora.batch_size,
-        "rank": lora.rank, "targets": lora.targets, "text_encoder": lora.text_encoder_rate > 0,
+        "targets": lora.targets, "text_encoder": lora.text_encoder_rate > 0,
         "optimizer": lora.optimizer, "precision": lora.precision, "compile": lora.compile,
         "bucket_step_px": lora.bucket_step_px,
     }  # fmt: skip
-    return Work(what="lora", unit="optimizer step", units=lora.num_steps, settings=settings)
 
 
 def _judge(step: Step, counts: Counts) -> Work:
@@ -99,7 +108,7 @@ def _cell(step: Step, counts: Counts) -> Work:
         "augment": config.augment, "precision": config.precision,
     }  # fmt: skip
     if MODELS[config.model].trained == "head" and not config.augment:
-        return Work(what="grid", unit=EMBEDDED, units=train + validation + test, items=test, settings=settings)
+        return Work(what="grid", unit="image embedded", units=train + validation + test, items=test, settings=settings)
     trained = train * config.epochs if config.num_steps is None else config.num_steps * config.batch_size
     forward = validation * config.epochs + test + (train if config.refit_batchnorm else 0)
     return Work(
@@ -137,6 +146,7 @@ def _family(base: BaseModel) -> str:
 
 _WORKS: Mapping[str, Callable[[Step, Counts], Work]] = {
     LORA.name: _lora,
+    TOGETHER.name: _together,
     JUDGE.name: _judge,
     IMAGES.name: _shard,
     GRID.name: _cell,

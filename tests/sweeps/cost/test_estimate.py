@@ -56,6 +56,15 @@ def test_works_differ_by_what_decides_the_time_of_a_unit_alone(plan: Plan, count
     assert drawn.items == 80 and pixels.items >= 120 + 160
 
 
+def test_ranks_trained_in_one_pass_count_once() -> None:
+    experiment = demo()
+    experiment = replace(experiment, lora=replace(experiment.lora, together=True))
+    found = make_plan(experiment, assumed_records(experiment))
+    works = [work_of(step, counts_of(found)) for step in steps_of(found) if step.kind.stage == "lora"]
+    assert [w.units for w in works if w.unit == "optimizer step"] == [440]
+    assert sum(w.unit == "files taken over" for w in works) == 3
+
+
 def test_hours_storage_and_money_are_sums_over_the_steps(plan: Plan, counts: Counts) -> None:
     card = machine(steps_of(plan), counts)
     found = cost(plan, counts, card, price=3.0)
