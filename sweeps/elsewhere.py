@@ -13,6 +13,7 @@ from sweeps.console.progress import Progress
 from sweeps.core.attempts import Attempt
 from sweeps.core.files import remove_leftovers
 from sweeps.core.lock import locked
+from sweeps.core.mirror import Mirror
 from sweeps.core.paths import RunPaths
 from sweeps.core.step import closure
 from sweeps.engine.options import ClusterOptions
@@ -75,7 +76,7 @@ def draw_elsewhere(
     Trains that rank where it is missing. Raises InputError before any work for input or a place that cannot be used,
     DrawingFailed where images cannot be drawn, kept or counted.
     """
-    raise_if_any([*options.validate(), *options.refuse_storage("--to"), *_no_limit(options)])
+    raise_if_any([*options.validate(), *_no_limit(options)])
     check(experiment, paths)
     destination.remote.check()
     with locked(paths), Session(paths, options, progress) as session:
@@ -99,9 +100,14 @@ def draw_elsewhere(
             session.do(adapters)
             if not all(map(session.is_done, adapters)):
                 raise DrawingFailed(f"{which.label} could not be trained: {session.failed[0].error_message}")
-            adapter = session.store.folder(adapters[0]) if adapters else None
+            adapter, nodes, cluster = session.store.folder(adapters[0]) if adapters else None, None, session.cluster
+            if isinstance(session.store, Mirror):
+                session.store.publish(adapters)
+                session.store.take_in({which.base.spec, str(which.config.seeds)})
+                nodes = session.store.for_nodes()
             with session.watching(0):
-                draw_to(destination, which, adapter=adapter, cluster=session.cluster, on_drawn=session.watch.drawn)
+                told = session.watch.drawn
+                draw_to(destination, which, adapter=adapter, cluster=cluster, on_drawn=told, nodes=nodes)
         finally:
             show(plan, [], paths, session.is_done, session.progress.say)
             session.save(closure(adapters))

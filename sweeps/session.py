@@ -121,7 +121,7 @@ class Session:
         limit = self.options.max_gpu_hours
         executor = InProcess(device=self.options.device, max_gpu_hours=limit) if alone else self._ray()
         if isinstance(self.store, Mirror):
-            self.store.ship(todo)
+            self.store.ship(todo, self.progress.say)
         self.watch.begin(todo, self._outlook(todo, alone))
         try:
             executor.run(todo, store=self.store, log=self.log, watch=self.watch)

@@ -208,7 +208,8 @@ class Cache(Store):
 
     def _open_lock(self, name: str) -> IO[bytes]:
         file = self.root / "locks" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)  # images of patients may be there
+        file.parent.mkdir(exist_ok=True)
         return file.open("ab")
 
     def _hold(self, name: str) -> None:

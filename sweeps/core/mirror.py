@@ -6,7 +6,7 @@ In: steps to do. Out: what they need in the storage before they start; what they
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -25,6 +25,8 @@ from sweeps.core.step import Step
 from sweeps.core.storage import Storage, StorageUnreachable, StoredFile
 from sweeps.core.store import Damaged, Done, Store
 
+_SAID_BYTES = 10**8
+"""From here on it is said that images are on their way: it takes a while."""
 _AT_ONCE = 4
 """Steps whose files are fetched at once."""
 
@@ -108,7 +110,7 @@ class Mirror(Store):
             mended |= bool(lost)
         return mended
 
-    def ship(self, todo: Sequence[Step]) -> None:
+    def ship(self, todo: Sequence[Step], say: Callable[[str], None] = lambda text: None) -> None:
         """Put what steps need and none of them makes where nodes look: steps done before, images, bases and weights.
 
         Raises InputError for an image that is not there any more as it was when the catalog was made.
@@ -116,21 +118,32 @@ class Mirror(Store):
         own = {step.key for step in todo}
         needs = {need.key: need for step in todo for need in step.all_needs if need.key not in own}
         lacking = [need for need in needs.values() if need.key not in self._shipped or need.kind.name == SELECTION.name]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(self._ship_step, lacking))
+        self.publish(lacking)
         images = list(self._images_of(lacking))
+        if (total := sum(file.size or 0 for file in images)) >= _SAID_BYTES:
+            say(f"{len(images)} images, {total / 1e9:.1f} GB, go to {self.storage} unless they are there")
         self.storage.put(images)
         self._shipped.update(file.sha256 for file in images)
-        for path in sorted({path for step in todo if step.kind.stage != "sources" for path in _paths(step.config)}):
-            if path not in self._inputs:
+        self.take_in(path for step in todo if step.kind.stage != "sources" for path in _paths(step.config))
+
+    def publish(self, steps: Iterable[Step]) -> None:
+        """Put steps that are done here into the storage."""
+
+        def one(step: Step) -> None:
+            with suppress(Damaged):  # what is damaged here was said before, and is no need that is done
+                if (record := Store.done(self, step)) is not None:
+                    self.storage.keep(step, record, self.folder(step))
+                    self._shipped.add(step.key)
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(one, steps))
+
+    def take_in(self, paths: Iterable[str]) -> None:
+        """Put files and folders of this machine, by their paths, where nodes find them; other words are none."""
+        for path in sorted(set(paths)):
+            if path not in self._inputs and os.path.isabs(path) and os.path.exists(path):
                 self._inputs[path] = _listed(Path(path))
                 self.storage.put(_stored_files(path, self._inputs[path]))
-
-    def _ship_step(self, step: Step) -> None:
-        with suppress(Damaged):  # what is damaged here was said before, and is no need that is done
-            if (record := Store.done(self, step)) is not None:
-                self.storage.keep(step, record, self.folder(step))
-                self._shipped.add(step.key)
 
     def _images_of(self, steps: Iterable[Step], *, again: bool = False) -> Iterator[StoredFile]:
         """Yield the images that selections name, each once; those shipped before only `again`."""

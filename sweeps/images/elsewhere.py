@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from fulora.errors import InputError, one_line
 from fulora.planes import PLANES
+from sweeps.core.cache import Cache
 from sweeps.core.tables import schema_of
 from sweeps.engine.actors import over_actors
 from sweeps.engine.resources import Cluster, placement
@@ -61,8 +62,10 @@ class ShardWriter:
     returned in words, for the driver to stop at; Ray would try again, and a full disk stays full.
     """
 
-    def __init__(self, which: SyntheticSet, adapter: Path | None, sink: Sink) -> None:
-        self.which, self.adapter, self.sink = which, adapter, sink
+    def __init__(self, which: SyntheticSet, adapter: Path | None, sink: Sink, nodes: Cache | None = None) -> None:
+        """Take the set, its adapter's folder and the sink; with `nodes` base, adapter and seeds come by the storage."""
+        self.which, self.adapter, self.sink, self.nodes = which, adapter, sink, nodes
+        self.spec, self._is_here = which.base.spec, nodes is None
         self.writer = ThreadPoolExecutor(1)
 
     def __call__(self, shards: Sequence[int]) -> list[dict[str, Any]]:
@@ -74,6 +77,7 @@ class ShardWriter:
                 done.append(failed)
                 continue
             try:
+                self._fetch()
                 if self.sink.has(self.which, index):  # it is there where Ray repeats a call whose actor died
                     done.append("")
                     continue
@@ -88,12 +92,26 @@ class ShardWriter:
             for index, error in zip(shards, errors, strict=True)
         ]
 
+    def _fetch(self) -> None:
+        """Have what is drawn with on this machine."""
+        if self._is_here or self.nodes is None:
+            return
+        config, trained = self.which.config, self.which.adapter
+        if config.seeds is not None:
+            config = replace(config, seeds=Path(self.nodes.local(str(config.seeds))))
+        base = replace(self.which.base, spec=self.nodes.local(self.spec))
+        self.which = replace(self.which, base=base, config=config)
+        if trained is not None and self.nodes.done(trained) is not None:
+            self.adapter = self.nodes.folder(trained)
+        self._is_here = True
+
     def _drawn(self, index: int) -> list[Drawn]:
         """Draw a shard and return its images, encoded."""
         sampler = open_sampler(self.which.base, self.adapter, self.which.config)
         about = {
             "adapter": self.which.adapter_id, "rank": self.which.rank, "num_steps": self.which.config.num_steps,
-            "guidance": self.which.config.guidance, "base": sampler.base.name,
+            "guidance": self.which.config.guidance, 
+            "base": sampler.base.name.replace(self.which.base.spec, self.spec),
             "device": str(sampler.base.device), **placement(),
         }  # fmt: skip
         return drawn_beside(sampler, self.which.shard(index), partial(encoded, about=about))
@@ -126,9 +144,10 @@ def for_output(which: SyntheticSet) -> SyntheticSet:
 
 
 def draw_to(
-    destination: Destination, which: SyntheticSet, *, adapter: Path | None, cluster: Cluster, on_drawn: OnDrawn
-) -> int:
-    """Draw what is missing of a set at a destination and return how many images that was.
+    destination: Destination, which: SyntheticSet, *, adapter: Path | None, cluster: Cluster, on_drawn: OnDrawn,
+    nodes: Cache | None = None,
+) -> int:  # fmt: skip
+    """Draw what is missing of a set at a destination and return how many images that was; `nodes` as `ShardWriter`'s.
 
     A larger set keeps a smaller one's files, but for the last of each plane and sampler, which it makes anew and full.
     Raises InputError for a place that cannot be used, DrawingFailed where images cannot be drawn, kept or counted.
@@ -137,7 +156,8 @@ def draw_to(
     destination.claim(which)
     with _failures_in_words(destination):
         todo = _missing(destination, which)
-        drawn = draw_shards(todo, which, adapter=adapter, sink=destination, cluster=cluster, on_drawn=on_drawn)
+        make = partial(ShardWriter, which, adapter, destination, nodes)
+        drawn = draw_shards(todo, which, make=make, cluster=cluster, on_drawn=on_drawn)
         destination.remote.delete(_superseded(destination))
         _check_counts(destination, which)
         if destination.form == "files":
@@ -146,9 +166,9 @@ def draw_to(
 
 
 def draw_shards(
-    todo: np.ndarray, which: SyntheticSet, *, adapter: Path | None, sink: Sink, cluster: Cluster, on_drawn: OnDrawn
+    todo: np.ndarray, which: SyntheticSet, *, make: Callable[[], ShardWriter], cluster: Cluster, on_drawn: OnDrawn
 ) -> int:
-    """Draw the shards int64 [N] on all devices at once and return how many images they hold.
+    """Draw the shards int64 [N] on all devices at once, an actor made on each, and return how many images they hold.
 
     Raises DrawingFailed at the first shard that cannot be drawn or kept; those finished are kept.
     """
@@ -160,7 +180,7 @@ def draw_shards(
     per_call = max(1, min(max(2, _MOST_PER_CALL // max(1, batches)), len(todo) // (4 * slots)))
     calls = [call.tolist() for call in np.array_split(todo, -(-len(todo) // per_call))]
     drawn, num_images = 0, sum(map(which.shard_size, todo.tolist()))
-    for row in over_actors(partial(ShardWriter, which, adapter, sink), calls, cluster, num_actors=slots):
+    for row in over_actors(make, calls, cluster, num_actors=slots):
         if row["error"]:
             raise DrawingFailed(f"sampling stopped: {row['error']}.\nWhat was finished is kept.")
         drawn += row["num_images"]

@@ -54,7 +54,7 @@ class TwoNodes:
             node = len(self.did) % 2
             self.did.append((step.label, node))
             cache = node_of(asked, self.folder / f"node-{node}", self.cache_bytes)
-            with self._hiding():
+            with hidden(*self.hidden):
                 attempt = perform(step, cache, number, lambda values: None)
             execution.ended(step, attempt)
             while execution.is_out(step):
@@ -62,15 +62,17 @@ class TwoNodes:
         execution.close()
         execution.raise_if_stopped()
 
-    @contextmanager
-    def _hiding(self) -> Iterator[None]:
-        for place in self.hidden:
-            os.rename(place, place.with_name(f"{place.name}-hidden"))
-        try:
-            yield
-        finally:
-            for place in self.hidden:
-                os.rename(place.with_name(f"{place.name}-hidden"), place)
+
+@contextmanager
+def hidden(*places: Path) -> Iterator[None]:
+    """Give folders another name for a while."""
+    for place in places:
+        os.rename(place, place.with_name(f"{place.name}-hidden"))
+    try:
+        yield
+    finally:
+        for place in places:
+            os.rename(place.with_name(f"{place.name}-hidden"), place)
 
 
 def node_of(asked: Cache, folder: Path, cache_bytes: int | None = None) -> Cache:

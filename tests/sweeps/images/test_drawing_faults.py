@@ -22,8 +22,9 @@ from sweeps.images.elsewhere import DrawingFailed, ShardWriter
 from sweeps.images.rows import drawn_rows
 from sweeps.ranks.plan import rank_steps
 
+from ..core.nodes import hidden, mirror, node_of
 from ..studies import missing, one_thread
-from .elsewhere import Draw, base_images
+from .elsewhere import Draw, base_images, rows_of
 
 
 @contextmanager
@@ -68,6 +69,18 @@ def test_a_place_that_takes_no_more_is_said_and_leaves_nothing_half_made(small_b
         ]
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
     assert [row["num_images"] for row in writer([0, 1])] == [2, 2], "with room the same actor goes on"
+
+
+def test_an_actor_that_sees_no_base_gets_it_from_the_storage(small_base: Path, tmp_path: Path) -> None:
+    store, which = mirror(tmp_path / "run", str(tmp_path / "storage")), base_images(str(small_base))
+    store.take_in([str(small_base), "tiny"])
+    nodes = node_of(store.for_nodes(), tmp_path / "node")
+    with one_thread():
+        assert ShardWriter(which, None, Destination(address=str(tmp_path / "here")))([0])[0]["num_images"] == 2
+        with hidden(small_base):
+            writer = ShardWriter(which, None, Destination(address=str(tmp_path / "there")), nodes)
+            assert writer([0]) == [{"num_images": 2, "error": ""}]
+    assert rows_of(tmp_path / "here") == rows_of(tmp_path / "there")
 
 
 def test_a_folder_that_cannot_be_written_stops_sampling_and_keeps_what_was_drawn(draw: Draw, tmp_path: Path) -> None:
