@@ -6,7 +6,6 @@ keep their GPUs from trials that come after them. What neither can use the other
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -50,18 +49,11 @@ class Dealer:
         self.probes: dict[tuple[str, str | None], Probe] = {}
         self.actors: dict[str, Any] = {}
         """Handles of the actors at work, by the step's key."""
-        self._changed = threading.Event()
         self._mail_at = self._look_at = time.monotonic()
 
     def answered(self, key: str) -> None:
         """Note that a shard is back. Ray Data frees an actor's place once nobody holds its handle."""
         self.actors.pop(key, None)
-        self._changed.set()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until something changes, at most some seconds."""
-        self._changed.wait(seconds)
-        self._changed.clear()
 
     def deal(self) -> Deal | None:
         """Return the trial that starts next, None where none can start now; waves of shards start by themselves.

@@ -38,7 +38,7 @@ class Mailbox:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.begun: set[tuple[str, int]] = set()
-        self.stopping = False
+        self.stopping = self.finished = False
 
     def post(self, message: Message) -> None:
         """Keep a message."""
@@ -52,6 +52,14 @@ class Mailbox:
     def stop(self) -> None:
         """Have no further shard begun."""
         self.stopping = True
+
+    def finish(self) -> None:
+        """Note that nothing more is to be done."""
+        self.finished = True
+
+    def is_over(self) -> bool:
+        """Return whether nothing more is to be done."""
+        return self.finished or self.stopping
 
     def may_begin(self, key: str, number: int) -> Literal["yes", "stopped", "died"]:
         """Return whether an attempt at a shard may begin; "died" where it did before, and its process ended."""
@@ -113,6 +121,20 @@ class Job:
 
         began = said
         return perform(self.steps[key], self.store, number, report, where)
+
+    def rest(self, seconds: float) -> None:
+        """Wait some seconds, or until nothing more is to be done."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with suppress(RayError):
+                if ray.get(self.mailbox.is_over.remote()):
+                    return
+            time.sleep(0.2)
+
+    def end_rest(self) -> None:
+        """Have those who wait go on."""
+        with suppress(RayError):
+            self.mailbox.finish.remote()
 
     def may_begin(self, key: str, number: int) -> Literal["yes", "stopped", "died"]:
         """Return whether an attempt at a shard may begin; see `Mailbox.may_begin`."""

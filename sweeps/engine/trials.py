@@ -26,8 +26,12 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a death is a row
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the store is what a run goes on from
 }
-_RELEASE = {"key": "", "number": 0, "num_threads": 1, "gpu": 0.0}
+_RELEASE = {"key": "", "seconds": 0.0}
 """A trial that does nothing: Ray Tune keeps the last process idle with all it holds until another kind is asked for."""
+_REST = {"key": "", "seconds": 600.0}
+"""A trial that waits: without any trial Ray Tune waits for one and lets go of nothing, not even of ended processes."""
+_NOTHING = {"node:__internal_head__": 0.001}
+"""What these hold: no part of a core, so that an actor of a whole one fits beside them."""
 
 
 class StepTrial(tune.Trainable):
@@ -45,9 +49,10 @@ class StepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Do the step; its attempt comes back as text."""
         config = self.config
-        if not config["key"]:
-            return {"done": True, "attempt": ""}
         assert self.job is not None
+        if not config["key"]:
+            self.job.rest(config["seconds"])
+            return {"done": True, "attempt": ""}
         prepare_worker(threads_here(config["num_threads"], config["gpu"]), on_gpu=config["gpu"] > 0)
         answer = self.job.do(config["key"], config["number"])
         give_memory_back()
@@ -70,26 +75,23 @@ class ReadySteps(Searcher):
         """Whether Ray Tune may keep a process that holds a GPU or cores and has nothing to do."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Return the configuration of the next trial; waits only where Ray Tune has nothing else to do."""
-        dealer = self.dealer
-        while True:
-            deal = dealer.deal()
-            if deal is not None:
-                self.out[trial_id], self.may_hold_idle = deal, False
-                request = deal.request
-                resources = dealer.room.cluster.for_trial(request.cpu, request.gpu, request.gpu_type)
-                return {
-                    "key": deal.step.key, "number": deal.number, "num_threads": request.num_threads,
-                    "gpu": request.gpu, "resources": resources,
-                }  # fmt: skip
-            if dealer.execution.finished:
-                return Searcher.FINISHED
-            if self.may_hold_idle and dealer.a_wave_waits:
-                self.out[trial_id], self.may_hold_idle = None, False
-                return {**_RELEASE, "resources": dealer.room.cluster.for_trial(0.001, 0.0)}
-            if self.out:
-                return None
-            dealer.wait(0.2)
+        """Return the configuration of the next trial; None where there is none by now and others are out."""
+        dealer, deal = self.dealer, self.dealer.deal()
+        if deal is not None:
+            self.out[trial_id], self.may_hold_idle = deal, False
+            request = deal.request
+            return {
+                "key": deal.step.key, "number": deal.number, "num_threads": request.num_threads, "gpu": request.gpu,
+                "resources": dealer.room.cluster.for_trial(request.cpu, request.gpu, request.gpu_type),
+            }  # fmt: skip
+        if dealer.execution.finished:
+            dealer.job.end_rest()
+            return Searcher.FINISHED
+        releases = self.may_hold_idle and dealer.a_wave_waits
+        if self.out and not releases:
+            return None
+        self.out[trial_id], self.may_hold_idle = None, False
+        return {**(_RELEASE if releases else _REST), "resources": PlacementGroupFactory([_NOTHING])}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take a step back: its attempt, or that its process died."""
