@@ -19,9 +19,10 @@ import tyro
 from recording import record
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
-from fulora.evaluate.comparison import compare_all
-from fulora.evaluate.intervals import draw_resamples, measure
+from fulora.evaluate.differences import all_pairs
+from fulora.evaluate.intervals import draw_resamples
 from fulora.evaluate.scores import METRICS, TESTED
+from fulora.evaluate.trainings import measure_trainings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,17 +60,17 @@ def main() -> None:
 
     start = time.perf_counter()
     resamples = draw_resamples(patients, seed=0, num_resamples=options.resamples)
-    measured = [measure(row, labels, resamples) for row in rows]
+    measured = [measure_trainings({(0, 0): row}, labels, resamples, metrics=METRICS) for row in rows]
     seconds = time.perf_counter() - start
     start = time.perf_counter()
-    pairs = sum(len(compare_all(measured, name)) for name in METRICS)
+    pairs = sum(len(all_pairs(measured, name)) for name in METRICS)
     comparing = time.perf_counter() - start
 
     times = resamples.times[: options.resamples_one_by_one, resamples.patient].astype(int)
     start = time.perf_counter()
     plain = [one_by_one(*(np.repeat(a, t, axis=0) for a in (rows[0], labels))) for t in times]
     each = (time.perf_counter() - start) / len(times)
-    ours = np.array([measured[0].resampled[name][: len(times)] for name in METRICS]).T
+    ours = np.array([measured[0].resampled[name][0, : len(times)] for name in METRICS]).T
     result = {
         "seconds_all_intervals": round(seconds, 3),
         "seconds_all_comparisons": round(comparing, 3),

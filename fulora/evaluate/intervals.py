@@ -1,7 +1,7 @@
 """95 % confidence intervals of the scores, by bootstrap over patients.
 
 In: probabilities [S, N, 5], plane indices [N], a patient per image. Out: each score, and its value on every resample,
-from which intervals (here) and differences between cells (`fulora.evaluate.comparison`) are computed.
+from which intervals (here) and differences between cells (`fulora.evaluate.differences`) are computed.
 Images of one patient are correlated, so whole patients are drawn with replacement, not single images.
 Source: Field and Welsh, "Bootstrapping clustered data", J. R. Statist. Soc. B 69 (2007) 369 (cluster bootstrap);
 percentile intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.

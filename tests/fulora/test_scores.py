@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from fulora.errors import InputError
-from fulora.evaluate.comparison import LEVEL, compare_all, mean_change
-from fulora.evaluate.intervals import Measured, Resamples, draw_resamples, measure
+from fulora.evaluate.differences import all_pairs, difference
+from fulora.evaluate.intervals import Resamples, draw_resamples, measure
 from fulora.evaluate.published import published_table1, published_table2
 from fulora.evaluate.scores import (
     METRICS,
@@ -21,6 +21,7 @@ from fulora.evaluate.scores import (
     score,
     scores_from_confusion,
 )
+from fulora.evaluate.trainings import measure_trainings
 
 SAVED_RUN = np.array([[0, 0, 0, 0, 0], [25, 37, 0, 2, 1], [1, 0, 64, 0, 0], [11, 0, 0, 53, 0], [8, 0, 1, 1, 29]])
 """Confusion matrix of the released ViT run: rows truth, columns prediction."""
@@ -98,8 +99,8 @@ def test_twenty_rows_are_measured_and_compared_in_under_five_seconds() -> None:
     rows = [predictions(seed=seed)[0] for seed in range(20)]
     start = time.process_time()
     resamples = draw_resamples(patients, seed=0)
-    measured = [measure(row, labels, resamples) for row in rows]
-    pairs = [compare_all(measured, name) for name in METRICS]
+    measured = [measure_trainings({(0, 0): row}, labels, resamples) for row in rows]
+    pairs = [all_pairs(measured, name) for name in METRICS]
     assert time.process_time() - start < 5
     assert resamples.times.shape[0] == 2000 and [len(found) for found in pairs] == [190] * 5
 
@@ -168,9 +169,10 @@ def test_one_patient_has_no_interval() -> None:
         intervals(probabilities, labels, ["a"])
     with pytest.raises(InputError, match="at least one test image"):
         draw_resamples([], seed=0)
-    one = [measure(p, labels, draw_resamples(["a"] * 10, seed=0)) for p in (probabilities, np.eye(5)[labels])]
-    (pair,) = compare_all(one, "accuracy")
-    assert pair.value > 0 and np.isnan(pair.low) and pair.p_adjusted == 1 and not pair.told_from_chance
+    resamples = draw_resamples(["a"] * 10, seed=0)
+    one = [measure_trainings({(0, 0): p}, labels, resamples) for p in (probabilities, np.eye(5)[labels])]
+    pair = difference(*one, "accuracy")
+    assert pair.estimate.value > 0 and np.isnan(pair.estimate.low) and pair.significant is pair.p_adjusted is None
 
 
 def test_printed_tables() -> None:
@@ -196,46 +198,11 @@ def test_a_change_between_two_trainings_is_narrower_paired_than_apart() -> None:
     slips = np.flatnonzero(hard[patients])[::5]
     better[slips] = np.eye(5)[labels[slips]] * 0.9 + 0.02
     resamples = draw_resamples(patients, seed=0)
-    cells = [measure(p, labels, resamples) for p in (worse, better)]
-    found = mean_change([(cells[0], cells[1])])["accuracy"]
-    apart = [cell.interval("accuracy") for cell in cells]
-    assert found[0] == pytest.approx(100 * len(slips) / 240)
-    assert 0 < found[1] < found[0] < found[2]
+    cells = [measure_trainings({(0, 0): p}, labels, resamples) for p in (worse, better)]
+    found = difference(*cells, "accuracy").estimate
+    apart = [measure(p, labels, resamples).interval("accuracy") for p in (worse, better)]
+    assert found.value == pytest.approx(100 * len(slips) / 240)
+    assert 0 < found.low < found.value < found.high
     assert apart[1][0] < apart[0][1], "apart, the two intervals overlap"
-    assert mean_change([(cells[0], cells[0])])["f1"] == (0, 0, 0)
-    pair, same = compare_all([*cells, cells[1]], "accuracy")[0], compare_all([*cells, cells[1]], "accuracy")[2]
-    assert (pair.value, pair.low, pair.high) == found and pair.told_from_chance
-    assert (same.value, same.p_value, same.p_adjusted, same.told_from_chance) == (0, 1, 1, False)
-
-
-def normal_cells(rng: np.random.Generator, means: np.ndarray, num_patients: int = 60) -> list[Measured]:
-    """Return cells whose accuracy is the mean over patients of numbers around `means`, on shared resamples."""
-    values = 50 + means[:, None] + rng.normal(0, 10, (len(means), num_patients)) + rng.normal(0, 10, num_patients)
-    names = [f"{i:03d}" for i in range(num_patients)]
-    resamples = draw_resamples(names, seed=int(rng.integers(2**31)), num_resamples=400)
-    resampled = resamples.times @ values.T / num_patients
-    return [
-        Measured(values={"accuracy": float(v.mean())}, resampled={"accuracy": r}, num_patients=num_patients)
-        for v, r in zip(values, resampled.T)
-    ]
-
-
-def test_corrected_p_values_keep_their_word_and_see_what_holm_cannot() -> None:
-    """Of 60 studies of 8 equal cells few tell any of 28 pairs apart; uncorrected, most do."""
-    rng = np.random.default_rng(1)
-    studies = [compare_all(normal_cells(rng, np.zeros(8)), "accuracy") for _ in range(60)]
-    assert sum(any(d.told_from_chance for d in study) for study in studies) <= 6  # 3 expected
-    assert sum(any(d.p_value < LEVEL for d in study) for study in studies) > 25
-    found = compare_all(normal_cells(rng, np.array([0] * 19 + [15])), "accuracy")
-    told = {(d.before, d.after) for d in found if d.told_from_chance}
-    assert told == {(i, 19) for i in range(19)}
-    smallest = min(d.p_value for d in found)
-    assert smallest * len(found) > LEVEL, "Holm would tell nothing apart with as many resamples"
-
-
-def test_an_interval_leaves_out_zero_where_its_p_value_is_small() -> None:
-    rng = np.random.default_rng(1)
-    found = compare_all(normal_cells(rng, rng.normal(0, 2, 12)), "accuracy")
-    small = [d.p_value < LEVEL for d in found]
-    assert small == [d.low > 0 or d.high < 0 for d in found] and 0 < sum(small) < len(small)
-    assert all(d.p_adjusted >= d.p_value for d in found)
+    same = difference(cells[0], cells[0], "f1").estimate
+    assert (same.value, same.low, same.high) == (0, 0, 0)
