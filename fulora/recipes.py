@@ -22,7 +22,10 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 def demo() -> Experiment:
     """The whole study at small scale: phantoms, the bundled base, every stage; minutes on two cores, no downloads.
 
-    Command: `sweeps run demo`. Expect: the judge recognises the plane in most synthetic images, in few of the base's.
+    Command: `sweeps run demo`. Expect: the judge recognises the plane in most synthetic images, in few of the base's;
+    and an answer whether they help, over five trainings of each cell.
+    Not the paper's five architectures: ViT b16, 86 million weights, learns nothing from 120 images (25.00 %, one class)
+    and a small one stands in its place under its own name; DenseNet169 takes as long as the four others together.
     """
     return Experiment(
         recipe="demo",
@@ -45,9 +48,17 @@ def demo() -> Experiment:
         sizes=RegimeSizes(num_spanish=120, num_spanish_hybrid=40, num_synthetic=80),
         # AdamW and refitted BatchNorm learn in so few steps from scratch; the paper's SGD at 1e-3 would not.
         grid=Grid(
-            epochs=2, optimizer="adamw", learning_rate=1e-3, refit_batchnorm=True, resolution_px=64, pretrained="local"
+            models=("MobileNet v2", "EfficientNet b0", "ResNet18", "R+ViT Ti16"),
+            table2_model="R+ViT Ti16",
+            num_seeds=5,
+            epochs=4,
+            optimizer="adamw",
+            learning_rate=1e-3,
+            refit_batchnorm=True,
+            resolution_px=64,
+            pretrained="local",
         ),
-        amounts=Amounts(numbers=(0, 40, 80), shares=(0.0, 0.5, 1.0), total=40),
+        amounts=Amounts(numbers=(0, 80), shares=(0.0, 1.0), total=40),
         judge=JudgeConfig(resolution_px=64),
     )
 

@@ -108,7 +108,7 @@ def mini_flags(small_base: Path) -> list[str]:
         "--lora.log-every", "4", "--lora.images-per-plane", "8", "--sampling.rank", "4",
         "--sampling.images-per-plane", "2",
         "--sampling.batch-size", "2", "--sampling.num-steps", "2", "--compare-per-plane", "1",
-        "--grid.models", "MobileNet v2", "ResNet18",
+        "--grid.models", "MobileNet v2", "ResNet18", "--grid.num-seeds", "1",
         "--grid.table2-model", "ResNet18", "--grid.epochs", "1", "--grid.resolution-px", "32",
         "--grid.pretrained", "none", "--sizes.num-spanish", "40", "--sizes.num-spanish-hybrid", "20",
         "--sizes.num-synthetic", "20", "--amounts.numbers", "0", "20", "--amounts.shares",

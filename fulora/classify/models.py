@@ -91,6 +91,15 @@ MODELS: dict[str, ModelSpec] = {
         patch_px=16,
         relative_cost=8.0,
     ),
+    # A vision transformer that learns from some hundred images of 64 px, as ViT b16 does not: tiny, with a convolution
+    # stem. Source: Steiner et al., "How to train your ViT?", arXiv 2106.10270 (R+Ti/16).
+    "R+ViT Ti16": ModelSpec(
+        tag="vit_tiny_r_s16_p8_224.augreg_in21k_ft_in1k",
+        torchvision_stem="vit_tiny_r_s16_p8",
+        channels_last=False,
+        patch_px=32,
+        relative_cost=1.0,
+    ),
     "DINOv2 b14, head": ModelSpec(
         tag="vit_base_patch14_dinov2.lvd142m",
         torchvision_stem="dinov2_vitb14",
@@ -125,9 +134,9 @@ MODELS: dict[str, ModelSpec] = {
         licence="of its authors: see where the file is from",
     ),
 }
-"""Architectures by name: the paper's five in its row order, then encoders of today. timm has no copy of torchvision's
-weights of MobileNet v2, EfficientNet b0 and ViT b16, so its own are pinned; ViT b16: the tag trained on ImageNet-1k
-alone. To add an architecture of timm, add an entry here."""
+"""Architectures by name: the paper's five in its row order, the demo's, then encoders of today. timm has no copy of
+torchvision's weights of MobileNet v2, EfficientNet b0 and ViT b16, so its own are pinned; ViT b16: the tag trained on
+ImageNet-1k alone. To add an architecture of timm, add an entry here."""
 
 PAPER_MODELS = ("DenseNet169", "MobileNet v2", "EfficientNet b0", "ResNet18", "ViT b16")
 """The paper's five, in its row order; the default grid. The others are trained where `--grid.models` names them."""

@@ -262,8 +262,9 @@ HEADLINE = Table(
         "num_replicates": NUM_REPLICATES,
         **components("the change"),
         "replicates_needed": integer(
-            "Replicates (like those of this run) that would find a difference of 5 points with a power of 80 %; with "
-            "one training a standard deviation of 5 points between trainings is assumed; null where no number would",
+            "Replicates like those of this run (seeds, where it has several of one replicate) that would find a "
+            "difference of 5 points with a power of 80 %; with one training a standard deviation of 5 points between "
+            "trainings is assumed; null where no number would",
             "replicates",
         ),
         "paper_change": number("The same difference in the paper's Table 1; null for AUC", "percentage points"),

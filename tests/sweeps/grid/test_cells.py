@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fulora import recipes
 from fulora.data.records import ImageRecord
 from fulora.data.regimes import REGIMES, RegimeSizes, select_test_images, select_training_set
 from fulora.errors import InputError
 from fulora.experiment import Amounts, Experiment
 from fulora.planes import PLANES
-from fulora.recipes import demo
 from sweeps.core.paths import RunPaths
 from sweeps.core.selections import read_selection
 from sweeps.core.step import Step
@@ -31,6 +31,13 @@ RECORDS = [
     *(made_up("african", plane.name, number) for plane in PLANES[1:] for number in range(5)),
     *(made_up("african", plane.name, number, "test") for plane in PLANES[1:] for number in range(5)),
 ]
+
+
+def demo() -> Experiment:
+    """Return the demo with one training a cell, and more numbers of synthetic images."""
+    experiment = recipes.demo()
+    amounts = Amounts(numbers=(0, 40, 80), shares=(0.0, 0.5, 1.0), total=40)
+    return replace(experiment, grid=replace(experiment.grid, num_seeds=1), amounts=amounts)
 
 
 def cells(experiment: Experiment, records: Sequence[ImageRecord] = RECORDS) -> list[Step]:

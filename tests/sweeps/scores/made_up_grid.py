@@ -31,7 +31,12 @@ EXPERIMENT = replace(
     spanish=Path("/data/spanish"),  # the catalog is made up: without folders a run would make phantoms first
     african=Path("/data/african"),
     grid=replace(
-        demo().grid, models=("ResNet18", "ViT b16"), regimes=("ES", "HB"), table2_regimes=("AF", "ES"), num_seeds=2
+        demo().grid,
+        models=("ResNet18", "ViT b16"),
+        regimes=("ES", "HB"),
+        table2_regimes=("AF", "ES"),
+        num_seeds=2,
+        table2_model="ViT b16",
     ),
     amounts=Amounts(numbers=(0, 40, 80), model="ResNet18", regime="HB"),
 )
