@@ -34,6 +34,7 @@ _ABOUT_A_RUN: dict[str, Any] = {
     "report": commands.WriteReport,
     "compare": commands.Compare,
     "export": commands.Export,
+    "checklist": commands.Checklist,
     "push": commands.Push,
 }
 """Commands about a run that is there."""

@@ -214,6 +214,30 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Checklist:
+    """Print the items of CLAIM 2024 and TRIPOD+AI that a run answers from its files, and a methods paragraph."""
+
+    run: RunFolder
+    """Directory of the run, such as runs/demo."""
+    to: Path | None = None
+    """File to write the Markdown to (default: standard output)."""
+
+    def act(self) -> int:
+        """Print or write it."""
+        from sweeps.core.files import atomic_path
+        from sweeps.publish.checklist import checklist
+
+        text = checklist(existing(self.run))
+        if self.to is None:
+            print(text)
+            return 0
+        with atomic_path(self.to) as beside:
+            beside.write_text(text)
+        print(self.to)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Push:
     """Upload a run's adapter, or its synthetic images, with a card, to a repository of the Hugging Face hub."""
 

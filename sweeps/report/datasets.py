@@ -10,6 +10,7 @@ from fulora.data.near_duplicates import RULE
 from fulora.planes import PLANES
 from sweeps.report.columns import Row
 from sweeps.report.files import RunFiles
+from sweeps.report.flow import flow_figure
 
 _MOST_PAIRS = 30
 """Duplicates listed one by one; more are counted only."""
@@ -20,6 +21,7 @@ def dataset_section(run: RunFiles) -> dict[str, Any]:
     pairs = run.tables["audit"]
     return {
         "planes": [plane.name for plane in PLANES],
+        "flow": flow_figure(run),
         "groups": _groups(run.tables["catalog"]),
         "audited": "audit" not in run.missing,
         "exact": _count(p for p in pairs if p["kind"] == "pixels"),
