@@ -78,7 +78,7 @@ def _draw(boxes: list[Box]) -> figures.Draw:
         axes = figure.subplots()
         axes.axis("off")
         axes.set(xlim=(0, 1), ylim=(-0.5, 2.5))
-        places = {}
+        places: dict[int, tuple[float, float]] = {}
         for level in range(3):
             mine = [i for i, box in enumerate(boxes) if box.level == level]
             places |= {i: ((k + 0.5) / len(mine), 2 - level) for k, i in enumerate(mine)}
