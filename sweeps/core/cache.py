@@ -4,30 +4,35 @@ In: a storage and a folder of this machine, shared by all its processes. Out: th
 step at work reads is never removed; else the least recently used goes first. Locks are the kernel's, so that a process
 that is killed leaves none.
 
-    steps/KIND/KEY/    scratch/KEY/    images/AB/ABCD...    inputs/KEY/NAME    locks/
+    steps/KIND/KEY/    scratch/KEY/    images/AB/ABCD...    inputs/KEY/NAME    locks
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fulora.errors import InputError, fault
 from sweeps.core.checkpoint_copies import CheckpointCopies
 from sweeps.core.files import atomic_path, remove, write_json
 from sweeps.core.hashing import content_hash, to_jsonable
+from sweeps.core.named_locks import NamedLocks
 from sweeps.core.step import Step
 from sweeps.core.storage import Storage, StoredFile
 from sweeps.core.store import DONE, Damaged, Done, Store
 
 _IMAGES = "images"
+_AT_ONCE = 4
+"""Steps whose files are fetched at once."""
+_SHARE = 4
+"""Part of the free room that a process takes for itself before it looks again: others fill it too."""
 _FETCHED_NS = 10**9
 """Modification time of a fetched file that no record vouches for: one that was written to since has another."""
 
@@ -51,8 +56,9 @@ class Cache(Store):
     max_bytes: int
     inputs: Mapping[str, Sequence[tuple[str, int, str]]] = field(default_factory=dict)
     """Files and folders that configurations name by their path in the driver: name, size and SHA-256 of each file."""
-    _locks: dict[str, IO[bytes]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """What this process holds, by name."""
+    _room: list[int] = field(default_factory=lambda: [0], init=False, repr=False, compare=False)
+    """Bytes that this process may add before it looks again at what there is."""
+    _opened: NamedLocks | None = field(default=None, init=False, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_cache, (self.asked, self.storage, self.max_bytes, self.inputs)
@@ -76,10 +82,10 @@ class Cache(Store):
 
         Raises Damaged where the storage holds them no more as they were.
         """
-        self._hold(step.key)
+        self._locks.hold(step.key)
         record = self._here(step)
         if record is None:
-            with self._alone(f"{step.key}.get"):
+            with self._locks.alone(f"{step.key}.get"):
                 record = self._here(step) or self._fetch(step)  # another process may have been first
         if record is not None:
             os.utime(self.folder(step))
@@ -106,14 +112,14 @@ class Cache(Store):
     def working(self, step: Step) -> Iterator[None]:
         """Hold what a step reads, and keep its checkpoints in the storage too, for as long as its work goes on."""
         self.check()
-        self._hold(step.key)
+        self._locks.hold(step.key)
         try:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:  # one after another they would wait for the network
+                list(pool.map(self.done, step.all_needs))
             with CheckpointCopies(self.storage, step.key, self.scratch(step)):
                 yield
         finally:
-            for lock in self._locks.values():
-                lock.close()
-            self._locks.clear()
+            self._locks.release()
 
     def earlier(self, step: Step, number: int) -> Done | None:
         """Return the record of a step that is done here or in the storage; it is attempt `number`'s from here on."""
@@ -130,7 +136,7 @@ class Cache(Store):
     def finish(self, step: Step, record: Done) -> None:
         """Put a step's files and then its record into the storage."""
         self.storage.publish(step, record, self.folder(step))
-        self._make_room(0)
+        self._make_room(sum(size for size, _, _ in record.files.values()))
 
     def drop_checkpoints(self, step: Step) -> None:
         """Remove the checkpoints of a step that is done, here and in the storage."""
@@ -140,16 +146,16 @@ class Cache(Store):
     def images(self, files: Sequence[tuple[str, str]]) -> list[str]:
         """Return where images are here, fetched by their SHA-256 where they were not. Raises Damaged."""
         paths = [self.root / _IMAGES / sha256[:2] / sha256 for _, sha256 in files]
-        self._hold(_IMAGES)
-        with self._alone(f"{_IMAGES}.get"):
+        self._locks.hold(_IMAGES)
+        with self._locks.alone(f"{_IMAGES}.get"):
             lacking = {
                 path: StoredFile(path, None, sha256)
                 for path, (_, sha256) in zip(paths, files, strict=True)
                 if not _is_as_fetched(path)
             }
             if lacking:
-                self._make_room(0)
                 self._get(lacking.values(), "image", "of the storage")
+                self._make_room(sum(path.stat().st_size for path in lacking))
         now = time.time_ns()
         for path in paths:
             os.utime(path, ns=(now, _FETCHED_NS))
@@ -162,8 +168,8 @@ class Cache(Store):
             return path
         key = content_hash([path, listed])
         place = self.root / "inputs" / key / Path(path).name
-        self._hold(key)
-        with self._alone(f"{key}.get"):
+        self._locks.hold(key)
+        with self._locks.alone(f"{key}.get"):
             files = [StoredFile(place / name if name else place, size, sha256) for name, size, sha256 in listed]
             lacking = [file for file in files if not _is_as_fetched(file.path)]
             if lacking:
@@ -183,13 +189,17 @@ class Cache(Store):
 
     def _make_room(self, num_bytes: int) -> None:
         """Remove what was used longest ago until this much more fits, apart from what processes at work hold."""
-        with self._alone("room"):
+        self._room[0] -= num_bytes
+        if self._room[0] > 0:
+            return
+        with self._locks.alone("room"):
             found = sorted(self._removable())
             excess = sum(held.num_bytes for held in found) + num_bytes - self.max_bytes
+            self._room[0] = -excess // _SHARE
             for held in found:
                 if excess <= 0:
                     return
-                with self._unheld(held.lock) as free:
+                with self._locks.unheld(held.lock) as free:
                     if free:
                         remove(held.path)
                         excess -= held.num_bytes
@@ -206,35 +216,13 @@ class Cache(Store):
                 stat = file.stat()
                 yield _Held(stat.st_atime, stat.st_size, file, _IMAGES)
 
-    def _open_lock(self, name: str) -> IO[bytes]:
-        file = self.root / "locks" / name
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)  # images of patients may be there
-        file.parent.mkdir(exist_ok=True)
-        return file.open("ab")
-
-    def _hold(self, name: str) -> None:
-        """Keep something from being removed until the work ends."""
-        if name not in self._locks:
-            self._locks[name] = self._open_lock(name)
-            fcntl.flock(self._locks[name], fcntl.LOCK_SH)
-
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        with self._open_lock(name) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    @contextmanager
-    def _unheld(self, name: str) -> Iterator[bool]:
-        """Say whether nobody holds something; nobody can while the block lasts."""
-        with ExitStack() as stack:
-            lock = stack.enter_context(self._open_lock(name))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
+    @property
+    def _locks(self) -> NamedLocks:
+        if self._opened is None:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)  # images of patients may be there
+            object.__setattr__(self, "_opened", NamedLocks(self.root / "locks"))
+        assert self._opened is not None
+        return self._opened
 
 
 def open_cache(

@@ -123,22 +123,21 @@ class Remote:
     def get(self, name: str) -> bytes | None:
         """Return a file's bytes, or None where there is none."""
 
-        def read() -> bytes | None:
+        def read() -> bytes:
             system, root = self.opened
-            if self._info(name).type != fs.FileType.File:
-                return None
             with system.open_input_stream(f"{root}/{name}") as stream:
                 return stream.read()
 
-        return self._try(read)
+        try:
+            return self._try(read)
+        except FileNotFoundError:
+            return None
 
     def download(self, name: str, to: Path) -> str | None:
         """Write a file's content to a path here and return its SHA-256 in hex; None where there is no such file."""
 
-        def copy() -> str | None:
+        def copy() -> str:
             system, root = self.opened
-            if self._info(name).type != fs.FileType.File:
-                return None
             digest = hashlib.sha256()
             with system.open_input_stream(f"{root}/{name}") as stream, to.open("wb", buffering=0) as file:
                 while chunk := stream.read(_CHUNK_BYTES):
@@ -146,7 +145,10 @@ class Remote:
                     _write(file, chunk, to)
             return digest.hexdigest()
 
-        return self._try(copy)
+        try:
+            return self._try(copy)
+        except FileNotFoundError:
+            return None
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes; None where there is none."""

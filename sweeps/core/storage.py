@@ -31,6 +31,7 @@ from sweeps.core.store import DONE, Damaged, Done, read_record
 
 _AT_ONCE = 16
 """Files on their way at once."""
+_SMALL_BYTES = 2**20
 _KEPT = "What is finished is kept, and the same command goes on."
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ class Storage:
 
     def publish(self, step: Step, record: Done, folder: Path) -> None:
         """Keep a step's files, those that are not there, and then its record."""
-        self.put(StoredFile(folder / name, size, sha256) for name, (size, _, sha256) in record.files.items())
+        files = [StoredFile(folder / name, size, sha256) for name, (size, _, sha256) in record.files.items()]
+        self.put(files, asked_from_bytes=_SMALL_BYTES)  # they are new, and small ones are sooner sent than asked for
         with self._in_words():
             self.remote.put(_record(step), (folder / DONE).read_bytes())
 
@@ -115,11 +117,12 @@ class Storage:
             write_json(beside / DONE, to_jsonable(record))
             remove(folder)
 
-    def put(self, files: Iterable[StoredFile]) -> None:
-        """Keep files by their content, those that are not there."""
+    def put(self, files: Iterable[StoredFile], *, asked_from_bytes: int = 0) -> None:
+        """Keep files by their content, those that are not there; smaller ones than so many bytes are sent unasked."""
 
         def one(file: StoredFile) -> None:
-            if file.size is None or self.remote.size(_object(file.sha256)) != file.size:
+            asked = file.size is not None and file.size >= asked_from_bytes
+            if not asked or self.remote.size(_object(file.sha256)) != file.size:
                 self.remote.upload(_object(file.sha256), file.path)
 
         self._each(one, files)

@@ -13,6 +13,7 @@ import pytest
 from fulora.errors import InputError
 from sweeps.core.cache import Cache, open_cache
 from sweeps.core.mirror import Mirror, store_of
+from sweeps.core.named_locks import NamedLocks
 from sweeps.core.step import Step
 from sweeps.core.store import Damaged
 from sweeps.engine.in_process import InProcess
@@ -66,6 +67,18 @@ def test_the_cache_keeps_to_its_size_and_never_removes_what_is_in_use(tmp_path: 
     new = bench.fake("new")
     assert do(new, pickle.loads(pickle.dumps(cache))).status == "SUCCEEDED"
     assert held() == [] and cache.folder(new).exists(), "once it ended, they made room"
+
+
+def test_a_step_that_reads_thousands_of_others_opens_one_file_for_its_locks(tmp_path: Path) -> None:
+    locks, others = NamedLocks(tmp_path / "locks"), NamedLocks(tmp_path / "locks")
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(3000):
+        locks.hold(str(number))
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    others.hold("7")
+    locks.release()
+    with others.unheld("7") as seven, others.unheld("8") as eight, others.unheld("8") as again:
+        assert (seven, eight, again) == (False, True, False)
 
 
 def test_a_node_takes_back_whole_what_was_damaged_in_its_cache(tmp_path: Path) -> None:
