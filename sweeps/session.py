@@ -101,6 +101,8 @@ class Session:
         found: dict[str, Step] = {}
         seen: set[str] = set()
         todo = deque(targets)
+        if isinstance(self.store, Mirror):
+            self.store.gather(todo)
         while todo:
             step = todo.popleft()  # first in, first out: the targets keep their order
             if step.key in seen:

@@ -68,6 +68,12 @@ class Mirror(Store):
                 self._stored.discard(step.key)
         return record
 
+    def gather(self, steps: Iterable[Step]) -> None:
+        """Fetch side by side what the storage has and this folder lacks."""
+        lacking = {step.key: step for step in steps if step.key in self._stored and not self.folder(step).exists()}
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self.done, lacking.values()))
+
     def fetch(self, step: Step) -> Done | None:
         """Fetch a step's files; None where the storage has no record of it. Raises Damaged."""
         record = self.storage.record(step)

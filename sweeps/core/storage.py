@@ -220,7 +220,7 @@ class Storage:
             raise
         except (OSError, ValueError, pa.ArrowException) as error:
             name = getattr(error, "filename", None)
-            if name is not None and not str(name).startswith(self.remote.address.removeprefix("file://")):
+            if name is not None and not Path(name).is_relative_to(self.remote.address.removeprefix("file://")):
                 raise  # it is a file here that cannot be read or written
             refused = is_refusal(error) or isinstance(error, ValueError)
             rule = f"{'cannot be used' if refused else 'does not answer'} ({self.remote.reason(error)})"

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fulora.classify.classifier_config import ClassifierConfig
+from fulora.classify.models import MODELS, build_model
 from fulora.classify.training import TrainedClassifier, predict, train_classifier
 
 torch.set_num_threads(1)
@@ -146,3 +148,19 @@ def test_checkpoints_are_plain_and_take_a_small_share_of_the_time(tmp_path: Path
         checkpoint_seconds=100,
     )  # fmt: skip
     assert not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_goes_on_where_the_same_weights_are_in_another_folder(tmp_path: Path) -> None:
+    there, elsewhere, folder = tmp_path / "here", tmp_path / "another-machine", tmp_path / "checkpoints"
+    there.mkdir()
+    model = MODELS["MobileNet v2"]
+    save_file(build_model("MobileNet v2", resolution_px=64, seed=3, pretrained="none")[0].state_dict(),
+              there / f"{model.tag}.safetensors")  # fmt: skip
+    shutil.copytree(there, elsewhere)
+    settings = config(pretrained="local", weights=there)
+    with pytest.raises(KeyboardInterrupt):
+        trained_on(settings, folder, stop_after=1)
+    assert trained_on(replace(settings, weights=elsewhere), folder).resumed_from == 1
+    build, file = build_model("MobileNet v2", resolution_px=64, seed=4, pretrained="none")[0], elsewhere / model.tag
+    save_file(build.state_dict(), file.with_name(f"{model.tag}.safetensors"))
+    assert trained_on(replace(settings, weights=elsewhere), folder).resumed_from == 0, "other weights"
