@@ -45,7 +45,7 @@ def run_to(until: Stage) -> Callable[[Launch], int]:
 
 def _outcome(paths: RunPaths, until: str, failed: Sequence[Attempt]) -> int:
     from sweeps.console.terminal import print_outcome
-    from sweeps.core.execution import LIMIT_REACHED
+    from sweeps.core.gpu_hours import LIMIT_REACHED
 
     print_outcome(paths, until)
     blocked: dict[str, list[str]] = {}

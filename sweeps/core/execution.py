@@ -14,7 +14,7 @@ from typing import Protocol
 
 from fulora.errors import InputError
 from sweeps.core.attempts import Attempt, AttemptLog, attempt_of, success_of
-from sweeps.core.gpu_hours import GpuMeter
+from sweeps.core.gpu_hours import GpuMeter, refused_attempt
 from sweeps.core.schedule import Schedule, Wanted, any_step
 from sweeps.core.step import Step, closure
 from sweeps.core.store import Damaged, Store
@@ -27,8 +27,6 @@ _STOPS = "StorageRefused"
 """What every other step would meet too: a storage that takes no more."""
 _RETRIED = "StorageUnreachable"
 """What another node, or a later time, may not meet."""
-LIMIT_REACHED = "GpuHoursSpent"
-"""The error type of what did not start because of --max-gpu-hours."""
 
 
 class Watch(Protocol):
@@ -66,8 +64,7 @@ class Execution:
 
     Failures of the infrastructure (the process or the node died) are retried with back-off, out of memory beside
     another trial with a device of its own. A damaged need is done again before what needs it. Any other failure is
-    final and blocks what needs the step. Once the meter's limit is reached nothing that holds a GPU starts. May be
-    called from several threads.
+    final and blocks what needs the step. Once the meter's limit is reached nothing on GPUs starts. Safe in threads.
     """
 
     def __init__(
@@ -190,14 +187,20 @@ class Execution:
         with self._lock:
             if self._numbers.get(step.key) != number:
                 return
-            success = self._success(step, number)
-            if success is not None:
+            if (success := self._success(step, number)) is not None:
                 self.ended(step, success)
                 return
             attempt = attempt_of(step, "FAILED", number, error_type="WorkerDied", error_message=reason)
             self.started(step)
             self._add(step, attempt)
             self._retry(step, attempt)
+
+    def not_begun(self, step: Step, number: int) -> None:
+        """Take back a step that was handed out and did not begin."""
+        with self._lock:
+            if self._numbers.get(step.key) == number:
+                del self._numbers[step.key]
+                self._block(self.schedule.again(step), step)
 
     def cancel(self, reason: str = "stopped by the user") -> None:
         """Add a CANCELLED row for every attempt under way; nothing is taken back any more."""
@@ -243,9 +246,8 @@ class Execution:
             self._refusal = self.meter.in_words
             self.watch.say(f"{self._refusal}; no new work on GPUs starts, what runs goes on")
         for step in refused:
-            cause = self._causes[step.key] = self._refusal
-            number = self._log.next_number(step.key)
-            self._add(step, attempt_of(step, "CANCELLED", number, error_type=LIMIT_REACHED, error_message=cause))
+            self._causes[step.key] = self._refusal
+            self._add(step, refused_attempt(step, self._log.next_number(step.key), self._refusal))
             self._block(self.schedule.failed(step), step)
 
     def _add(self, step: Step, attempt: Attempt) -> None:
@@ -270,10 +272,9 @@ class Execution:
         """Have those needs of a step done again that are damaged or gone, or put back; return whether there are any."""
         if self._retries[step.key] >= self._max_retries:
             return False
-        direct = step.all_needs
+        direct, every = step.all_needs, closure(step.all_needs)
         try:
             lost = [need for need in direct if self._is_lost(need)]
-            every = closure(direct)
             lost = lost or [need for need in every if need not in direct and self._is_lost(need)]
             found = bool(lost) or self.store.mend(every)
         except InputError as error:  # the storage takes no more

@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from sweeps.core.attempts import Attempt, AttemptLog
+from sweeps.core.attempts import Attempt, AttemptLog, attempt_of
 from sweeps.core.step import Step
+
+LIMIT_REACHED = "GpuHoursSpent"
+"""The error type of what did not start because of the limit."""
 
 Gpus = Callable[[Step], float]
 """How many GPUs, or which share of one, a step holds while it runs."""
@@ -25,6 +28,11 @@ def no_gpu(step: Step) -> float:
 def gpu_hours(attempts: Iterable[Attempt]) -> float:
     """Return the GPU-hours of some attempts."""
     return sum((a.gpus or 0.0) * (a.seconds or 0.0) for a in attempts) / 3600
+
+
+def refused_attempt(step: Step, number: int, words: str) -> Attempt:
+    """Return the attempt that stands for a step which the limit kept from starting."""
+    return attempt_of(step, "CANCELLED", number, error_type=LIMIT_REACHED, error_message=words)
 
 
 class GpuMeter:

@@ -49,6 +49,7 @@ class Dealer:
         self.probes: dict[tuple[str, str | None], Probe] = {}
         self.actors: dict[str, Any] = {}
         """Handles of the actors at work, by the step's key."""
+        self._is_limited = False
         self._mail_at = self._look_at = time.monotonic()
 
     def answered(self, key: str) -> None:
@@ -64,6 +65,9 @@ class Dealer:
         self._look()
         self.waves = [wave for wave in self.waves if not wave.ended]
         self._read_probes()
+        if self.execution.meter.reached and not self._is_limited:
+            self._is_limited = True
+            self.job.mailbox.stop.remote()  # what a wave holds and did not begin comes back
         self._start_wave()
         step = self.execution.peek(self._may_start)
         taken = step and self.execution.take(lambda other: other == step)

@@ -118,6 +118,8 @@ class Wave:
                     self._execution.ended(step, read_answer(step, number, row["attempt"]))
                 elif row["begun"] == "died":
                     self._execution.died(step, number, _DIED)
+                else:
+                    self._execution.not_begun(step, number)
                 self._answered(row["key"])
         except Exception as error:  # the dataset failed as a whole: its shards are tried again, and say why
             reason = f"sampling actors ended: {type(error).__name__}: {str(error).strip().splitlines()[-1][:300]}"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from fulora.recipes import demo, paper
+from sweeps.console.cost import print_cost, to_json
 from sweeps.core.step import Step
 from sweeps.cost.assumed import assumed_records
 from sweeps.cost.estimate import StudyCost, cost_of, counts_of, steps_of
@@ -128,3 +133,25 @@ def test_the_papers_numbers_are_expected_before_there_is_data() -> None:
     by_stage = {stage.stage: stage for stage in nothing.stages}
     assert by_stage["sample"].storage_bytes == pytest.approx(8000 * 512**2 * 1.5), "PNG files, by the benchmark"
     assert "pixels" not in by_stage["grid"].not_sized and by_stage["grid"].storage_bytes > 10_000 * 512**2 * 3
+
+
+def test_the_text_fits_and_names_every_source(plan: Plan, counts: Counts) -> None:
+    card = machine(steps_of(plan), counts)
+    out = io.StringIO()
+    print_cost(cost(plan, counts, card, price=3.0, num_done=7), Console(file=out, width=80, highlight=False))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(line.split()) for line in lines)
+    assert "on 2 x Card" in text and "7 steps are done already" in text and "not measured" not in text
+    assert "kept: measured on Card 9000, 2026-11-25" in text
+    assert re.search(r"wall time: \d+:\d\d \(", text) and "for 2 GPUs from beginning to end" in text
+    (whole,) = (line.split() for line in lines if line.startswith("all"))
+    assert whole[1:3] == ["30", "320"] and "unknown" not in whole
+
+
+def test_json_holds_the_same(plan: Plan, counts: Counts) -> None:
+    known = cost(plan, counts, machine(steps_of(plan), counts), price=3.0)
+    found = json.loads(to_json(known))
+    assert found["money_rented"] == known.rented and found["wall_seconds"] == known.seconds
+    assert [stage["gpu_hours"] for stage in found["stages"]] == [stage.gpu_hours for stage in known.stages]
+    assert found["sources"] == [{"source": "kept", "about": "measured on Card 9000, 2026-11-25"}]

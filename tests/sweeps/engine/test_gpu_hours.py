@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.core.execution import LIMIT_REACHED, Execution
-from sweeps.core.gpu_hours import GpuMeter, gpu_hours
+from sweeps.core.execution import Execution
+from sweeps.core.gpu_hours import LIMIT_REACHED, GpuMeter, gpu_hours
 from sweeps.core.perform import perform
 from sweeps.core.step import Step
 from sweeps.engine.connection import connected
@@ -74,10 +74,25 @@ def test_time_of_a_process_that_died_counts(tmp_path: Path) -> None:
     assert meter.spent == pytest.approx(gpu_hours([attempt]))
 
 
+def test_a_shard_that_a_wave_did_not_begin_is_refused_too(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    shards = [bench.fake(f"shard {i}", kind=SHARD, cost=2 - i) for i in range(2)]
+    meter = GpuMeter(bench.log, lambda s: 1.0, 0.01 * SECOND)
+    execution = Execution(shards, store=bench.store, log=bench.log, watch=bench.watch, meter=meter)
+    (first, number), (second, other) = (taken for _ in shards if (taken := execution.take()))
+    execution.started(first)
+    execution.ended(first, perform(first, bench.store, number, lambda values: time.sleep(0.1)))
+    execution.not_begun(second, other)
+    execution.not_begun(second, other)
+    assert execution.take() is None and execution.finished
+    assert bench.rows() == {"shard 0": ["SUCCEEDED"], "shard 1": ["CANCELLED"]}
+
+
 def test_the_limit_on_ray_with_logical_gpus(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     trials = [bench.fake(f"trial {i}", seconds=1.0, cost=10 - i) for i in range(5)]
     shard = bench.fake("shard", kind=SHARD, cost=0.5)
+    wave = [bench.fake(f"of a wave {i}", kind=SHARD, seconds=0.5, cost=20) for i in range(8)]
     table = bench.fake("table", *trials, kind=TABLE)
     with connected(ClusterOptions(num_cpus=2, num_gpus=1)) as cluster:
         bench.do(OnRay(cluster, max_gpu_hours=1.5 * SECOND), *trials, shard, table)
@@ -86,4 +101,10 @@ def test_the_limit_on_ray_with_logical_gpus(tmp_path: Path) -> None:
         assert rows["table"] == ["BLOCKED"]
         assert {a.gpus for a in bench.log.attempts if a.status == "SUCCEEDED"} == {1.0}
         bench.do(OnRay(cluster, max_gpu_hours=1.0), *trials, shard, table)
+        used = gpu_hours(bench.log.attempts)
+        bench.do(OnRay(cluster, max_gpu_hours=used + 1.0 * SECOND), *wave)
+        ended = [bench.rows()[step.label] for step in wave]
+        assert ended.count(["SUCCEEDED"]) < 6 and ended.count(["CANCELLED"]) >= 2, "a wave stops between two shards"
+        bench.do(OnRay(cluster), *wave)
+        assert all(bench.store.done(step) for step in wave)
     assert all(bench.store.done(step) for step in (*trials, shard, table))
