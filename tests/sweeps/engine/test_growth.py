@@ -19,8 +19,8 @@ SHARDS = 30
 
 
 def shards(bench: Bench) -> list[Step]:
-    """Return shards of a second each, all ready at once: one wave takes them."""
-    return [bench.fake(f"shard-{i}", kind=SHARD, seconds=1.5) for i in range(SHARDS)]
+    """Return shards that are all ready at once, so that one wave takes them; the first waits for another to begin."""
+    return [bench.fake(f"shard-{i}", kind=SHARD, seconds=0.7, meets=2) for i in range(SHARDS)]
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def test_sampling_uses_gpus_that_join_and_goes_on_without_those_that_leave(tmp_p
             [*command, cluster.address], cwd=ROOT, env={**cluster.environment, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        wait_for(bench, process, lambda runs: len(runs) >= 2)
+        wait_for(bench, process, lambda runs: len(runs) == 1)
         cluster.add_node(num_cpus=1, num_gpus=1)
         wait_for(bench, process, lambda runs: len({run["node"] for run in runs}) == 2)
         gone = next(iter(entries(bench.diary).values()))[0]["node"]
