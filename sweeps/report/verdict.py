@@ -24,7 +24,7 @@ def head(run: RunFiles) -> dict[str, Any]:
     grid = [r for r in run.tables["trials"] if r["stage"] == "grid" and r["status"] == "SUCCEEDED"]
     return {
         "headline": _headline(run),
-        "primary": next((r for r in run.tables["headline"] if r["primary"]), None),
+        "primary": _primary(run),
         "endpoint": _endpoint(run),
         "points": POINTS,
         "sizes": {r["regime"]: r for r in run.tables["table1"] if r["num_es"] is not None},
@@ -44,6 +44,13 @@ def _headline(run: RunFiles) -> list[dict[str, Row]]:
     for row in run.tables["headline"]:
         found.setdefault((row["regime"], row["reference"]), {})[row["metric"]] = row
     return [rows for rows in found.values() if all(name in rows for name in _SHOWN)]
+
+
+def _primary(run: RunFiles) -> Row | None:
+    """Return the endpoint's row; of a run that named none, the first difference in accuracy."""
+    rows = run.tables["headline"]
+    named = bool(run.plan.get("endpoint"))
+    return next((r for r in rows if r["primary"] or (not named and r["metric"] == "accuracy")), None)
 
 
 def _endpoint(run: RunFiles) -> dict[str, Any]:

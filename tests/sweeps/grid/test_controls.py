@@ -19,7 +19,8 @@ from ..mini import go
 from .test_cells import RECORDS, roles_of
 
 MODEL = "ResNet18"
-ASKED = replace(demo(), controls=Controls(names=tuple(CONTROLS), models=(MODEL,)))
+PLAIN = replace(demo(), grid=replace(demo().grid, num_seeds=1))
+ASKED = replace(PLAIN, controls=Controls(names=tuple(CONTROLS), models=(MODEL,)))
 
 
 def controls_of(plan: Plan) -> dict[str, Step]:
@@ -28,7 +29,7 @@ def controls_of(plan: Plan) -> dict[str, Step]:
 
 
 def test_controls_are_cells_beside_a_grid_that_stays_what_it_is() -> None:
-    plain, plan = make_plan(demo(), RECORDS), make_plan(ASKED, RECORDS)
+    plain, plan = make_plan(PLAIN, RECORDS), make_plan(ASKED, RECORDS)
     assert {c.key for c in plain.cells} < {c.key for c in plan.cells}
     assert len(plan.cells) == len(plain.cells) + len(CONTROLS) and set(controls_of(plan)) == set(CONTROLS)
     for name, cell in controls_of(plan).items():
