@@ -56,7 +56,7 @@ def test_the_page_shows_every_part_and_loads_nothing(run: RunPaths) -> None:
     assert all('alt="' in image and 'alt=""' not in image for image in re.findall(r"<img[^>]*>", page))
     assert all("scope=" in cell for cell in re.findall(r"<th[ >][^>]*", page))
     made = {file.name for file in run.figures.iterdir()}
-    names = ("loss", "scores", "data_scaling", "reliability", "tsne", "timeline")
+    names = ("loss", "scores", "data_scaling", "reliability", "tsne", "timeline", "flow")
     drawn = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     assert made == {*drawn, "samples.png"}
 
