@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fulora.experiment import Experiment
+from sweeps.cli import guarded
 from sweeps.core.paths import RunPaths
 from sweeps.engine.in_process import InProcess
 from sweeps.run import run
@@ -58,3 +59,23 @@ def test_nodes_that_see_neither_the_runs_folder_nor_the_base_give_the_same_table
     for file in (f for f in tmp_path.rglob("*") if f.is_file()):
         assert b"SECRET" not in file.read_bytes() and b"AKIAKEY" not in file.read_bytes(), file
     assert not any("SECRET" in line for line in said.lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "--cache", "/x"], "cache: '/x' is of use with --storage only"),
+        (["run", "--storage", "/x", "--cache-gb", "0"], "cache_gb: 0.0 must be a positive number"),
+        (["run", "--storage", "gopher://KEY:SECRET@host/x"], "storage: 'gopher://host/x' cannot be used"),
+        (["lora", "--storage", "s3://KEY:SECRET@b/x", "--search", "optuna"], "storage: 's3://b/x' excludes --search"),
+        (["run", "--storage", "{out}"], "is the run's own directory, or in it or around it"),
+    ],
+)
+def test_a_storage_that_cannot_be_is_refused_before_any_work(
+    words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *flags = (word.format(out=tmp_path) for word in words)
+    assert guarded([command, "demo", "--executor", "process", "--out", str(tmp_path / "run"), *flags]) == 2
+    said = capsys.readouterr().err
+    assert expected in said and "SECRET" not in said
+    assert not (tmp_path / "run" / "steps").exists(), "work was begun"
