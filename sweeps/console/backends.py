@@ -28,7 +28,7 @@ class Record:
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
-    """Values by optimizer step."""
+    """Values by optimizer step or epoch."""
     images: Mapping[str, Path] = field(default_factory=dict)
     """PNG files by name."""
 

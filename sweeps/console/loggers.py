@@ -37,6 +37,11 @@ _PACKAGES: dict[str, tuple[str, str, Callable[[Path, str], Backend]]] = {
     "wandb": ("wandb", "wandb", WeightsAndBiases),
 }
 """By the name given as --log: the module, the package to install, what writes."""
+_CURVES = (
+    ("loss", "step", ("loss", "heldout_loss", "learning_rate")),
+    ("epochs", "epoch", ("loss", "accuracy", "validation_accuracy")),
+)
+"""Tables of a training, the column that counts, and those that are logged."""
 _OTHER = re.compile(r"[^\w./-]")
 """What not every logger takes in a name."""
 _TABLES = {
@@ -114,7 +119,7 @@ class Logged(Shown):
                 metrics["seconds"] = attempt.seconds
             return Record(
                 name=f"{step.kind.name}/{step.label}", key=key, succeeded=succeeded, config=attempt.config,
-                metrics=metrics, curves=_losses(folder / "loss.parquet"),
+                metrics=metrics, curves=_losses(folder),
             )  # fmt: skip
         if succeeded and step.kind.name in _TABLES:
             return Record(name=step.kind.name, key=key, succeeded=True, metrics=dict(_scores(folder, step.kind.name)))
@@ -125,13 +130,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _losses(file: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the curves of a fine-tuning; none where it left no file."""
-    if not file.is_file():
-        return {}
-    rows = read_rows(file, "loss")
-    names = ("loss", "heldout_loss", "learning_rate")
-    return {name: found for name in names if (found := [(r["step"], r[name]) for r in rows if _is_number(r[name])])}
+def _losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the curves of a training, by optimizer step or epoch; none where it left no file."""
+    for table, at, names in _CURVES:
+        if (file := folder / f"{table}.parquet").is_file():
+            rows = read_rows(file, table)
+            curves = {name: [(row[at], row[name]) for row in rows if _is_number(row[name])] for name in names}
+            return {name: points for name, points in curves.items() if points}
+    return {}
 
 
 def _scores(folder: Path, kind: str) -> Iterator[tuple[str, float]]:

@@ -1,6 +1,6 @@
 """Train one classifier of the grid and predict the test images. The work itself is `fulora.classify.training`.
 
-In: a step with its selections and pixel stores. Out: predictions.parquet; nothing is scored here.
+In: a step with its selections and pixel stores. Out: predictions.parquet, epochs.parquet; nothing is scored here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from fulora.planes import PLANES, plane_from_label
 from sweeps.core.selections import read_selection
 from sweeps.core.step import Report, Step
 from sweeps.core.store import Place, Store
-from sweeps.core.tables import write_table
+from sweeps.core.tables import SCHEMAS, write_table
 from sweeps.grid.pixels import pixels_of
 from sweeps.grid.plan import CellTrial
 from sweeps.sources.audit import leaking_images
 
 PREDICTIONS_FILE = "predictions.parquet"
+EPOCHS_FILE = "epochs.parquet"
+_EPOCH = tuple(SCHEMAS["epochs"])
 
 
 def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
@@ -62,6 +64,9 @@ def train_cell(step: Step, place: Place, report: Report) -> dict[str, Any]:
     )
     probabilities = predict(trained.model, pixels_of(stores, test), device=trained.device, precision=config.precision)
     write_table(place.out / PREDICTIONS_FILE, "predictions", _prediction_rows(step.key, test, probabilities))
+    write_table(
+        place.out / EPOCHS_FILE, "epochs", ({name: row.get(name) for name in _EPOCH} for row in trained.history)
+    )
     last = trained.history[trained.epoch - 1]
     return {
         "epoch": trained.epoch,

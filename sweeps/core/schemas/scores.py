@@ -278,7 +278,18 @@ HEADLINE = Table(
     },
 )
 
+EPOCHS = Table(
+    name="epochs",
+    about="One row per epoch of a classifier's training: `epochs.parquet` beside its predictions.",
+    columns={
+        "epoch": integer("The epoch, from 1"),
+        "loss": number("Training loss, mean over the epoch's images"),
+        "accuracy": number("Accuracy on the training images as the epoch meets them, augmented", "%"),
+        "validation_accuracy": number("Accuracy on the validation images after the epoch; null without them", "%"),
+    },
+)
+
 TABLES = (
     HEADLINE, TABLE1, TABLE2, COMPARISONS, DEDUPLICATED, SUBGROUPS, DATA_SCALING, CALIBRATION, RELIABILITY, CONFUSION,
-    PREDICTIONS,
+    PREDICTIONS, EPOCHS,
 )  # fmt: skip

@@ -96,6 +96,9 @@ def test_tensorboard_reads_the_losses_scores_and_images(mini_experiment: Experim
         assert [s for s, _ in found["loss"]] == list(steps_)
         np.testing.assert_allclose([v for _, v in found["loss"]], values, rtol=1e-6)
         assert "result/heldout_loss" in found and "result/seconds" in found
+    label = next(s.label for s in steps if s.kind.name == "grid")
+    found = dict(scalars(folder / "grid" / label))
+    assert [epoch for epoch, _ in found["loss"]] == [1] and found["accuracy"][0][1] >= 0
     scores = dict(scalars(folder / "scores"))
     for name, value in accuracy(copied).items():
         assert scores[f"result/{name}"][0][1] == pytest.approx(value, rel=1e-6)
