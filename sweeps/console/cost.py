@@ -67,6 +67,8 @@ def print_cost(cost: StudyCost, console: Console) -> None:
         console.print(f"wall time: {least}{clock(cost.seconds)} (the schedule simulated; {bound})")
     if cost.price is not None and gpus:
         _print_money(cost, least, console)
+    if gpus and cost.seconds is not None:
+        console.print("trials that share a GPU are counted as if they took turns there")
     for machine in cost.machines:
         console.print(f"{machine.source}: {machine.in_words}")
     if unsized := dict.fromkeys(kind for stage in cost.stages for kind in stage.not_sized):

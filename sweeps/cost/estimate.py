@@ -135,7 +135,9 @@ def cost_of(
         if step.key in unknown:
             return 0.0
         speed, work = found[step.key][1], works[step.key]
-        return work.units * speed.seconds_per_unit + (0.0 if step.kind.is_shard else speed.start_seconds)
+        alone = work.units * speed.seconds_per_unit + (0.0 if step.kind.is_shard else speed.start_seconds)
+        lane, amount = takes[step.key]
+        return alone / amount if lane == "gpu" and amount < 1 else alone  # on a GPU that is shared they take turns
 
     def loads(step: Step) -> tuple[Hashable, float]:
         if not step.kind.is_shard or step.key in unknown:

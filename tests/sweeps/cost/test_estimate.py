@@ -98,6 +98,13 @@ def test_more_gpus_take_less_time_and_the_same_gpu_hours(plan: Plan, counts: Cou
     assert starts.seconds and one.seconds and starts.seconds > one.seconds, "a shard's start counts once for an actor"
 
 
+def test_trials_that_share_a_gpu_take_turns(plan: Plan, counts: Counts) -> None:
+    card = machine(steps_of(plan), counts)
+    whole, halves = (cost(plan, counts, card, replace(ON_GPU, gpus_per_trial=share)) for share in (1.0, 0.5))
+    assert whole.gpu_hours == pytest.approx(halves.gpu_hours) and whole.seconds and halves.seconds
+    assert 0.95 * whole.seconds < halves.seconds < 1.5 * whole.seconds, "no gain is made up"
+
+
 def test_what_is_not_measured_is_named_and_never_guessed(plan: Plan, counts: Counts) -> None:
     steps = steps_of(plan)
     without_report = cost(plan, counts, machine(steps, counts, but=("report",)), price=1.0)
