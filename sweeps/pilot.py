@@ -22,8 +22,8 @@ from sweeps.core.attempts import Attempt
 from sweeps.core.hashing import content_hash
 from sweeps.core.paths import RunPaths
 from sweeps.core.provenance import provenance
-from sweeps.core.step import Step
-from sweeps.cost.estimate import counts_of, steps_of
+from sweeps.core.step import Step, closure
+from sweeps.cost.estimate import counts_of
 from sweeps.cost.speeds import Machine, Measured, measured_of, speeds_of
 from sweeps.cost.work import work_of
 from sweeps.engine.options import ClusterOptions, Device
@@ -104,16 +104,17 @@ def run_small(experiment: Experiment, folder: Path, device: Device) -> tuple[lis
         session.do(summaries)
         show(plan, summaries, paths, session.is_done, session.progress.say)
         session.save([])
-        session.do([plan.report(session.is_done, summaries)])
-        counts = counts_of(plan)
-        done = [(step, record) for step in steps_of(plan) if (record := session.record(step)) is not None]
+        report = plan.report(session.is_done, summaries)
+        session.do([report])
+        counts, steps = counts_of(plan), closure([*_targets(plan), *summaries, report])
+        done = [(step, record) for step in steps if (record := session.record(step)) is not None]
         found = [measured_of(step, record, counts, paths.store) for step, record in done]
         return [one for one in found if one is not None], session.failed
 
 
 def _targets(plan: Plan) -> list[Step]:
     """Return one step of each work: no images but of the chosen rank, no two classifiers that differ in data alone."""
-    features = [plan.features[name] for name in (plan.chosen.label, "learned", "others")]
+    features = [plan.features[name] for name in (plan.chosen.label, "learned", "others", "planted")]
     counts, cells = counts_of(plan), dict[str, Step]()
     for cell in plan.cells:
         cells.setdefault(content_hash([work_of(cell, counts).settings, cell.config.in_tables]), cell)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from fulora.experiment import Experiment
 from fulora.recipes import demo, paper
 from sweeps.console.cost import print_cost, to_json
 from sweeps.core.step import Step
@@ -24,9 +25,21 @@ from sweeps.study import Plan, make_plan
 ON_GPU = Cluster(num_cpus=16, num_gpus=2, num_nodes=1)
 
 
+def study(**lora: bool) -> Experiment:
+    """Return the demo with a grid of 13 cells, whatever its recipe asks for."""
+    experiment = demo()
+    models = ("MobileNet v2", "ResNet18")
+    return replace(
+        experiment,
+        lora=replace(experiment.lora, **lora),
+        grid=replace(experiment.grid, models=models, table2_model="ResNet18", num_seeds=1, epochs=2, num_steps=None),
+        amounts=replace(experiment.amounts, numbers=(0, 40), shares=(0.0, 0.5), total=40),
+    )
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    experiment = demo()
+    experiment = study()
     return make_plan(experiment, assumed_records(experiment))
 
 
@@ -62,8 +75,7 @@ def test_works_differ_by_what_decides_the_time_of_a_unit_alone(plan: Plan, count
 
 
 def test_ranks_trained_in_one_pass_count_once() -> None:
-    experiment = demo()
-    experiment = replace(experiment, lora=replace(experiment.lora, together=True))
+    experiment = study(together=True)
     found = make_plan(experiment, assumed_records(experiment))
     works = [work_of(step, counts_of(found)) for step in steps_of(found) if step.kind.stage == "lora"]
     assert [w.units for w in works if w.unit == "optimizer step"] == [440]
@@ -81,7 +93,7 @@ def test_hours_storage_and_money_are_sums_over_the_steps(plan: Plan, counts: Cou
         assert stage.gpu_hours == pytest.approx(units[stage.stage] * 0.01 / 3600), stage.stage
         assert stage.not_measured == () and (not stage.sources or stage.sources == ("kept",))
     by_stage = {stage.stage: stage for stage in found.stages}
-    assert (by_stage["lora"].num_trials, by_stage["grid"].num_trials, by_stage["sample"].num_images) == (4, 26, 320)
+    assert (by_stage["lora"].num_trials, by_stage["grid"].num_trials, by_stage["sample"].num_images) == (4, 13, 320)
     assert by_stage["lora"].storage_bytes == 4 * 1000, "three adapters and the judge"
     assert found.seconds is not None and found.bound_seconds is not None and not found.at_least
     assert found.bound_seconds <= found.seconds <= 1.5 * found.bound_seconds
@@ -102,7 +114,7 @@ def test_trials_that_share_a_gpu_take_turns(plan: Plan, counts: Counts) -> None:
     card = machine(steps_of(plan), counts)
     whole, halves = (cost(plan, counts, card, replace(ON_GPU, gpus_per_trial=share)) for share in (1.0, 0.5))
     assert whole.gpu_hours == pytest.approx(halves.gpu_hours) and whole.seconds and halves.seconds
-    assert 0.95 * whole.seconds < halves.seconds < 1.5 * whole.seconds, "no gain is made up"
+    assert halves.seconds >= whole.seconds, "no gain is made up"
 
 
 def test_what_is_not_measured_is_named_and_never_guessed(plan: Plan, counts: Counts) -> None:
@@ -120,7 +132,7 @@ def test_what_is_not_measured_is_named_and_never_guessed(plan: Plan, counts: Cou
 
 def test_a_speed_of_other_settings_does_not_count(plan: Plan, counts: Counts) -> None:
     card = machine(steps_of(plan), counts)
-    larger = demo()
+    larger = study()
     larger = replace(larger, lora=replace(larger.lora, batch_size=32))
     other = make_plan(larger, assumed_records(larger))
     found = cost(other, counts_of(other), card)
@@ -153,7 +165,7 @@ def test_the_text_fits_and_names_every_source(plan: Plan, counts: Counts) -> Non
     assert "kept: measured on Card 9000, 2026-11-25" in text
     assert re.search(r"wall time: \d+:\d\d \(", text) and "for 2 GPUs from beginning to end" in text
     (whole,) = (line.split() for line in lines if line.startswith("all"))
-    assert whole[1:3] == ["30", "320"] and "unknown" not in whole
+    assert whole[1:3] == ["17", "320"] and "unknown" not in whole
 
 
 def test_json_holds_the_same(plan: Plan, counts: Counts) -> None:
