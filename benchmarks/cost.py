@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,8 @@ class Options:
 
     executor: Literal["ray", "process"] = "ray"
     """What does the work."""
-    flags: tuple[str, ...] = ()
-    """More flags of the study, such as `--flags=--lora.num-steps --flags=110`."""
+    flags: str = ""
+    """More flags of the study, such as `--flags="--lora.num-steps 110"`."""
     out: Path | None = None
     """JSON file to write."""
 
@@ -50,7 +51,7 @@ class Options:
 def planned(options: Options) -> dict[str, Any]:
     """Return what a pilot's plan says, and how long the pilot took."""
     began, load = time.time(), os.getloadavg()[0]
-    experiment = launch_of("run", ["demo", *options.flags]).experiment
+    experiment = launch_of("run", ["demo", *shlex.split(options.flags)]).experiment
     cluster = ClusterOptions(executor=options.executor, device="cpu")
     with tempfile.TemporaryDirectory() as empty:
         cost = forecast(
@@ -70,7 +71,7 @@ def ran(options: Options) -> dict[str, Any]:
         words = [
             "run",
             "demo",
-            *options.flags,
+            *shlex.split(options.flags),
             "--out",
             str(paths.root),
             "--executor",
