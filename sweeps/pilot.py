@@ -15,8 +15,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from fulora.classify.models import MODELS
 from fulora.experiment import Amounts, Experiment
+from fulora.planes import PLANES
 from sweeps.console.progress import Quiet
 from sweeps.core.attempts import Attempt
 from sweeps.core.hashing import content_hash
@@ -44,8 +47,11 @@ def small(experiment: Experiment, *, on_gpu: bool) -> Experiment:
     """Return the pilot's experiment."""
     lora, grid, sampling = experiment.lora, experiment.grid, experiment.sampling
     images = _TRAINING_IMAGES * (_ON_GPU if on_gpu else 1)
-    drawn = max(5, images // 10 * 5)
+    drawn = min(images // 2, sampling.batch_size * len(PLANES)) // len(PLANES) * len(PLANES)
     asked = experiment.amounts.cells(experiment.sizes)
+    frozen = any(MODELS[model].trained == "head" for model in grid.models)
+    held = min(grid.num_validation, 10)
+    weights: dict[str, Any] = {} if frozen else {"pretrained": "none", "weights": None}  # as fast, and need no files
     return replace(
         experiment,
         spanish=None,
@@ -55,12 +61,12 @@ def small(experiment: Experiment, *, on_gpu: bool) -> Experiment:
         replicates=1,
         lora=replace(lora, num_steps=_OPTIMIZER_STEPS, log_every=_REPORT_EVERY, heldout_every=_OPTIMIZER_STEPS),
         sampling=replace(
-            sampling, samplers=sampling.samplers[:1], images_per_plane=max(sampling.batch_size, drawn // 5), seeds=None,
+            sampling, samplers=sampling.samplers[:1], images_per_plane=sampling.batch_size, seeds=None,
             rank=sampling.rank if sampling.rank in lora.ranks else lora.ranks[-1],
         ),
         compare_per_plane=1,
         sizes=replace(experiment.sizes, num_spanish=images, num_spanish_hybrid=drawn, num_synthetic=drawn),
-        grid=replace(grid, epochs=2, num_steps=None, num_seeds=1, num_validation=min(grid.num_validation, 10)),
+        grid=replace(grid, epochs=2, num_steps=None, num_seeds=1, num_validation=held, **weights),
         amounts=Amounts(numbers=(0, drawn), model=experiment.amounts.model) if asked else Amounts(),
         judge=replace(experiment.judge, num_images=_JUDGE_IMAGES, num_heldout=60, epochs=2),
         phantoms=replace(experiment.phantoms, num_spanish=max(400, 2 * images)),
