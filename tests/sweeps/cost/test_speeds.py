@@ -59,6 +59,12 @@ def test_machines_are_kept_as_json_and_found_by_a_part_of_their_name(tmp_path: P
     assert newest.find(Work(what="lora", unit="optimizer step", units=9, settings={"rank": 8})) == speed
     assert newest.find(Work(what="lora", unit="optimizer step", units=9, settings={"rank": 32})) is None
     assert read_machines(tmp_path / "none.json") == []
+
+
+def test_the_kept_speeds_are_those_of_the_benchmarks_results() -> None:
+    files = sorted((Path(__file__).parents[3] / "benchmarks" / "results").glob("speeds-*.json"))
+    kept = json.loads(KEPT.read_text())
+    assert kept == {"machines": [json.loads(file.read_text())["machine"] for file in files]}, "speeds.py --keep"
     assert all(machine.speeds for machine in read_machines(KEPT))
 
 
