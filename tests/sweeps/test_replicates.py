@@ -12,6 +12,7 @@ from fulora.experiment import Amounts, Experiment
 from fulora.planes import PLANES
 from fulora.recipes import RECIPES, demo, fixed
 from fulora.replicates import of_replicate
+from sweeps.console.status import print_plan
 from sweeps.core.attempts import flat_config
 from sweeps.core.hashing import identity
 from sweeps.core.paths import RunPaths
@@ -136,3 +137,16 @@ def test_a_run_of_two_replicates_reuses_the_first(copied: RunPaths, mini_experim
     for row in read_rows(copied.table("table1"), "table1"):
         assert (row["num_replicates"], row["num_trainings"]) == (2, 2)
         assert row["covers"] == "patients, replicates and seeds"
+
+
+def test_the_plan_lists_replicates_before_there_is_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_plan(replace(ONE, replicates=2), tmp_path / "run")
+    out = capsys.readouterr().out
+    for text in (
+        "rank 128, replicate 1",
+        "replicate-1: 80 images",
+        "HB, ResNet18, replicate 1, seed 1",
+        "4 rank trials",
+    ):
+        assert text in out, text
+    assert "replicate 2" not in out
