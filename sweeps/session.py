@@ -41,7 +41,7 @@ class Session:
     def __init__(self, paths: RunPaths, options: ClusterOptions, progress: Progress) -> None:
         self.paths, self.options, self.progress = paths, options, progress
         self.store = store_of(
-            paths.root, storage=options.storage, cache=options.cache, cache_gb=options.cache_gb
+            paths.root, storage=options.storage, cache=options.cache, cache_gb=options.cache_gb, say=progress.say
         )  # fmt: skip
         self.log = AttemptLog(paths.attempts)
         self.watch = _shown(progress, paths, options)
@@ -123,7 +123,7 @@ class Session:
         limit = self.options.max_gpu_hours
         executor = InProcess(device=self.options.device, max_gpu_hours=limit) if alone else self._ray()
         if isinstance(self.store, Mirror):
-            self.store.ship(todo, self.progress.say)
+            self.store.ship(todo)
         self.watch.begin(todo, self._outlook(todo, alone))
         try:
             executor.run(todo, store=self.store, log=self.log, watch=self.watch)

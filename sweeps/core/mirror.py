@@ -30,6 +30,8 @@ _SAID_BYTES = 10**8
 _AT_ONCE = 4
 """Steps whose files are fetched at once."""
 
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Mirror(Store):
@@ -39,6 +41,8 @@ class Mirror(Store):
     cache: Path | None
     """Where nodes keep their copies; None: below their folder for temporary files."""
     cache_bytes: int
+    say: Say = field(default=lambda text: None, repr=False, compare=False)
+    """Is told in a line of what is damaged here and fetched again, and of uploads that take a while."""
     _shipped: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     """Hashes of files, and keys of steps, that this process has seen in the storage."""
     _inputs: dict[str, list[tuple[str, int, str]]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -55,9 +59,10 @@ class Mirror(Store):
         """
         try:
             record = super().done(step)
-        except Damaged:
+        except Damaged as error:
             with suppress(Damaged):
                 if (fetched := self.fetch(step)) is not None:
+                    self.say(f"damaged, fetched again: {step.kind.name} {step.label!r}: {error}")
                     return fetched
             raise
         if record is None and step.key in self._stored:
@@ -116,7 +121,7 @@ class Mirror(Store):
             mended |= bool(lost)
         return mended
 
-    def ship(self, todo: Sequence[Step], say: Callable[[str], None] = lambda text: None) -> None:
+    def ship(self, todo: Sequence[Step]) -> None:
         """Put what steps need and none of them makes where nodes look: steps done before, images, bases and weights.
 
         Raises InputError for an image that is not there any more as it was when the catalog was made.
@@ -127,7 +132,7 @@ class Mirror(Store):
         self.publish(lacking)
         images = list(self._images_of(lacking))
         if (total := sum(file.size or 0 for file in images)) >= _SAID_BYTES:
-            say(f"{len(images)} images, {total / 1e9:.1f} GB, go to {self.storage} unless they are there")
+            self.say(f"{len(images)} images, {total / 1e9:.1f} GB, go to {self.storage} unless they are there")
         self.storage.put(images)
         self._shipped.update(file.sha256 for file in images)
         self.take_in(path for step in todo if step.kind.stage != "sources" for path in _paths(step.config))
@@ -175,7 +180,9 @@ class Mirror(Store):
         return open_cache(self.cache, self.storage, self.cache_bytes, self._inputs)
 
 
-def store_of(root: Path, *, storage: str | None, cache: Path | None, cache_gb: float) -> Store:
+def store_of(
+    root: Path, *, storage: str | None, cache: Path | None, cache_gb: float, say: Say = lambda text: None
+) -> Store:
     """Return the steps of a run in its folder, over a storage where one is given. Raises InputError."""
     if storage is None:
         return Store(root)
@@ -183,7 +190,7 @@ def store_of(root: Path, *, storage: str | None, cache: Path | None, cache_gb: f
     if "://" not in storage and (Path(storage).is_relative_to(root) or root.is_relative_to(storage)):
         rule, remedy = "is the run's own directory, or in it or around it", "Give --storage a directory of its own."
         raise InputError(fault("storage", str(remote), rule, remedy))
-    return Mirror(root, Storage(remote=remote), cache, int(cache_gb * 1e9))
+    return Mirror(root, Storage(remote=remote), cache, int(cache_gb * 1e9), say)
 
 
 class FetchingExecution(Execution):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,10 @@ def test_a_node_takes_back_whole_what_was_damaged_in_its_cache(tmp_path: Path) -
     (cache.folder(step) / "names.txt").write_text("two\n")
     assert cache.done(step) is not None and (cache.folder(step) / "names.txt").read_text() == "one\n"
     (bench.store.folder(step) / "names.txt").write_text("two\n")
+    said: list[str] = []
+    bench.store = replace(bench.store, say=said.append)
     assert bench.names(step) == ["one"], "and so does the run's folder"
+    assert len(said) == 1 and said[0].startswith("damaged, fetched again: trial 'one': trial/"), said
 
 
 def test_images_and_weights_come_to_a_node_by_their_content(tmp_path: Path) -> None:
