@@ -64,10 +64,9 @@ def parts(device: str) -> list[Part]:
     def part(name: str, needs: tuple[str, ...], seconds: int, *flags: str) -> Part:
         # A part is told a shorter time than it has, so that it ends by itself with its last contender's row.
         told = () if name == "rates" else ("--seconds", str(round(seconds * 0.7)))
-        file = name.split()[0] + ".py"
         return Part(
             name=name, needs=needs, seconds=seconds,
-            command=(sys.executable, str(HERE / file), "--device", device, *told, *flags),
+            command=(sys.executable, str(HERE / f"{name}.py"), "--device", device, *told, *flags),
         )  # fmt: skip
 
     if not cuda:
@@ -78,6 +77,7 @@ def parts(device: str) -> list[Part]:
             part("sampling", DIFFUSION, 150, *small, "--images", "4", "--batch-size", "2", "--num-steps", "2"),
             part("finetune", DIFFUSION, 150, *small, "--steps", "1", "--rank", "8", "--batch-size", "1",
                  "--no-compiled"),
+            part("ranks", DIFFUSION, 90, *small, "--steps", "1", "--ranks", "4", "8", "--batch-size", "1"),
             part("grid", CLASSIFIERS, 150, "--models", "MobileNet v2", "--images", "24", "--epochs", "1",
                  "--resolution-px", "64", "--workers", "0"),
             part("png", SCIENCE, 60, "--resolution-px", "64", "--images", "4"),
@@ -86,11 +86,11 @@ def parts(device: str) -> list[Part]:
     return [
         part("rates", SCIENCE, 25),
         Part(name="tests", command=pytest, needs=("pytest", *DIFFUSION), seconds=100),
-        part("sampling", DIFFUSION, 140, *large, "--images", "16", "--batch-size", "16"),
-        part("finetune", DIFFUSION, 100, *large, "--steps", "20"),
+        part("sampling", DIFFUSION, 130, *large, "--images", "16", "--batch-size", "16"),
+        part("finetune", DIFFUSION, 90, *large, "--steps", "20"),
         part("grid", CLASSIFIERS, 110, "--resolution-px", "512", "--epochs", "1", "--workers", "16",
              "--models", "ResNet18", "EfficientNet b0"),
-        part("finetune together", DIFFUSION, 45, *large, "--together", "8", "32", "128"),
+        part("ranks", DIFFUSION, 65, *large, "--steps", "10", "--processes"),
         part("png", SCIENCE, 15),
     ]  # fmt: skip
 

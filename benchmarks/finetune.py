@@ -3,7 +3,6 @@
     python benchmarks/finetune.py --base tiny --resolution-px 64 --batch-size 16 --out benchmarks/results/finetune.json
     python benchmarks/finetune.py --base random:sd15 --device cuda          # Stable Diffusion 1.5's size, 512 px
     python benchmarks/finetune.py --base tiny --resolution-px 64 --flat-memory 10000   # memory over a long run
-    python benchmarks/finetune.py --base random:sd15 --device cuda --together 8 32 128  # ranks on one card at once
 
 Every contender has the same base, images, batch, resolution, rank, layers and optimizer. They take turns in short
 rounds, so that a busy machine slows all alike; a contender's figure is its median round. The plain recipe encodes
@@ -12,13 +11,11 @@ images and text at every step and reads the loss every step, as the commonly cop
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from queue import Empty
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +24,7 @@ from bases import fresh
 from command_line import options_of
 from rates import rates
 from recording import Results, torch_facts
-from turns import Round, Turns, timed
+from turns import Round, Turns
 
 from fulora.data.phantoms import generic_images
 from fulora.device import resolve_device, resolve_precision, set_speed_flags
@@ -66,8 +63,6 @@ class Options:
     """cpu, cuda or auto."""
     flat_memory: int = 0
     """Instead: this many steps, with the process's memory read a hundred times."""
-    together: tuple[int, ...] = ()
-    """Instead: these ranks at once, a process each on one device, against the last of them alone."""
     out: Path | None = None
     """JSON file to write."""
 
@@ -82,8 +77,6 @@ def main() -> None:
         options = dataclasses.replace(options, optimizer="adamw")
     if options.flat_memory:
         results.add(**flat_memory(options))
-    elif options.together:
-        results.add(**together(options))
     else:
         side_by_side(options, results)
     print(results.text())
@@ -228,46 +221,6 @@ def flat_memory(options: Options) -> dict[str, Any]:
             points.append({"step": index + 1, "resident_bytes": pages * 4096})
     half = points[len(points) // 2]["resident_bytes"]
     return {"memory": points, "growth_of_second_half_bytes": points[-1]["resident_bytes"] - half}
-
-
-def together(options: Options) -> dict[str, Any]:
-    """Return the seconds of all ranks at once, a process each, against the last of them alone."""
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-
-    def run(ranks: tuple[int, ...]) -> float:
-        barrier, queue = context.Barrier(len(ranks)), context.Queue()
-        processes = [
-            context.Process(target=_one_of, args=(dataclasses.replace(options, rank=rank), barrier, queue))
-            for rank in ranks
-        ]
-        for process in processes:
-            process.start()
-        found: list[float] = []
-        try:
-            while len(found) < len(ranks):
-                with contextlib.suppress(Empty):
-                    found.append(queue.get(timeout=1))
-                failed = [p.exitcode for p in processes if p.exitcode not in (None, 0)]
-                if failed:
-                    raise SystemExit(f"{len(failed)} of {len(ranks)} trainings ended with exit code {failed[0]}")
-        finally:
-            for process in processes:
-                if len(found) < len(ranks):
-                    process.kill()  # the others wait at the barrier for the one that is gone
-                process.join()
-        return max(found)
-
-    alone, all_at_once = run(options.together[-1:]), run(options.together)
-    return {"seconds_alone": alone, "seconds_together": all_at_once, "ratio": all_at_once / alone}
-
-
-def _one_of(options: Options, barrier: Any, queue: Any) -> None:
-    device, work = resolve_device(options.device), ours(options)
-    timed(work, device)
-    barrier.wait(600)
-    queue.put(timed(lambda: [work() for _ in range(options.rounds)], device))
 
 
 if __name__ == "__main__":
