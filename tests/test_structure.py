@@ -44,7 +44,7 @@ def test_what_is_carried_to_a_bare_machine_imports_without_ray_pyarrow_and_panda
 
 @pytest.mark.parametrize("module", ["fulora.recipes", "fulora.cli", "sweeps.cli"])
 def test_importing_a_command_loads_no_heavy_library_and_writes_nothing(module, tmp_path):
-    heavy = ("torch", "diffusers", "transformers", "timm", "ray", "matplotlib", "sklearn")
+    heavy = ("torch", "diffusers", "transformers", "timm", "ray", "matplotlib", "sklearn", "scipy")
     program = f"import {module}, sys; print([n for n in {heavy!r} if n in sys.modules])"
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

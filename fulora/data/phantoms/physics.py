@@ -15,12 +15,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage, sparse
 
 from fulora.data.phantoms.machines import Machine
 from fulora.data.phantoms.shapes import TISSUE_ATTENUATION_DB_MM, Canvas
+
+if TYPE_CHECKING:  # scipy is imported where images are made: every process reads settings, few make phantoms
+    from scipy.sparse import csr_matrix
 
 NUM_DEPTHS = 144
 """Samples along a beam."""
@@ -45,17 +48,17 @@ class Probe:
     beam_z: np.ndarray
     step_mm: float
     """Sample distance along a beam."""
-    axial: sparse.csr_matrix
+    axial: csr_matrix
     """Blur along depth, [depth, depth]."""
-    near: sparse.csr_matrix
+    near: csr_matrix
     """Blur across beams at the focus, [beam, beam]."""
-    far: sparse.csr_matrix
+    far: csr_matrix
     """Blur across beams farthest from the focus."""
     off_focus: np.ndarray
     """Share of `far` at each depth, [depth, 1]."""
     near_field: np.ndarray
     """Weight of each depth as a source of reverberation, [depth, 1]."""
-    to_image: sparse.csr_matrix
+    to_image: csr_matrix
     """Bilinear map from samples to pixels, [height * width, depth * beam]; rows outside the view are empty."""
 
 
@@ -94,18 +97,22 @@ def probe_of(machine: Machine) -> Probe:
     )
 
 
-def _blur(size: int, sigma: float) -> sparse.csr_matrix:
+def _blur(size: int, sigma: float) -> csr_matrix:
     """Return a Gaussian blur as a matrix, cut at 3 sigma, that keeps the power of white noise (rows of unit norm).
 
     Sparse, so that it runs on one thread: dense products this small stall where BLAS threads wait for busy cores.
     """
+    from scipy.sparse import csr_matrix
+
     offset = np.arange(size)[:, None] - np.arange(size)[None, :]
     kernel = np.exp(-0.5 * (offset / max(sigma, 0.3)) ** 2) * (np.abs(offset) <= max(3 * sigma, 1.0))
-    return sparse.csr_matrix((kernel / np.linalg.norm(kernel, axis=1, keepdims=True)).astype(np.float32))
+    return csr_matrix((kernel / np.linalg.norm(kernel, axis=1, keepdims=True)).astype(np.float32))
 
 
-def _scan_conversion(machine: Machine) -> sparse.csr_matrix:
+def _scan_conversion(machine: Machine) -> csr_matrix:
     """Return the sparse bilinear map from (depth, beam) samples to the pixels of the stored image."""
+    from scipy.sparse import csr_matrix
+
     pixel_mm = 1.05 * machine.depth_mm / (machine.height_px * machine.magnify)
     row, column = np.mgrid[: machine.height_px, : machine.width_px].astype(np.float64)
     x = (column - (machine.width_px - 1) / 2) * pixel_mm
@@ -130,7 +137,7 @@ def _scan_conversion(machine: Machine) -> sparse.csr_matrix:
             indices.append((s0 + ds) * NUM_BEAMS + b0 + db)
     shape = (machine.height_px * machine.width_px, NUM_DEPTHS * NUM_BEAMS)
     triple = (np.concatenate(weights).astype(np.float32), (np.tile(pixel, 4), np.concatenate(indices)))
-    return sparse.csr_matrix(triple, shape=shape)
+    return csr_matrix(triple, shape=shape)
 
 
 def blank_canvas(machine: Machine, level_db: float = 0.0) -> Canvas:
@@ -192,6 +199,8 @@ def acquire(canvas: Canvas, machine: Machine, rng: np.random.Generator, *, gain_
 
     `gain_db` is the operator's turn of the knob, added to the machine's own.
     """
+    from scipy import ndimage
+
     probe = probe_of(machine)
     envelope = echo_envelope(canvas, machine, rng)
     shown_db = 20 * np.log10(envelope + 1e-6) + machine.gain_db + gain_db - _DISPLAY_TOP_DB
