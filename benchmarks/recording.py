@@ -48,7 +48,7 @@ class Results:
 
     def text(self) -> str:
         """Return the JSON."""
-        return json.dumps(self.found, indent=1)
+        return json.dumps(self.found, indent=1, default=str)
 
 
 def record(options: Any, **measured: Any) -> None:
