@@ -68,7 +68,7 @@ def test_an_epoch_of_a_classifier_waits_three_times(name: str) -> None:
     def epoch(config: ClassifierConfig) -> tuple[list[str], Any, np.ndarray]:
         with pretended_card() as card:
             run = train_classifier(pixels=pixels, labels=labels, config=config, seed=0, device="cuda")
-            waits = [wait for wait in card.waits if "training.py" in wait and not wait.startswith("a copy to cuda")]
+            waits = [wait for wait in card.waits if "epochs.py" in wait and not wait.startswith("a copy to cuda")]
             card.waits.clear()
             found = predict(run.model, pixels, batch_size=4, device="cuda", precision=config.precision)
             assert len(card.waits) == 1, card.waits
