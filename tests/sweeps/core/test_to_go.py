@@ -32,6 +32,19 @@ def test_a_kind_is_scaled_by_its_own_steps_and_others_by_all() -> None:
     assert left and left.seconds == 0 == left.gpu_hours
 
 
+def test_what_runs_on_a_cpu_says_nothing_of_gpus_and_progress_says_something() -> None:
+    table = Kind(name="table", stage="report", work="nowhere:work")
+    rank, cell, scores = step("8", _LORA), step("cell", _GRID), step("scores", table, cost=1)
+    found = to_go([rank, cell, scores], before=((step("catalog", table, cost=1), 50.0),))
+    assert found.left({}) is None
+    left = found.left({rank.key: (0.25, 5.0)})
+    assert left and left.seconds == pytest.approx(15 + 20 + 50), "a quarter of 10 took 5 s: the cell's 10 take 20 s"
+    found.ended(rank, None)
+    found.ended(cell, None)
+    left = found.left({})
+    assert left and left.seconds == pytest.approx(50)
+
+
 def test_what_is_under_way_counts_by_its_progress() -> None:
     first, second = step("1", _GRID), step("2", _GRID)
     found = to_go([first, second], before=((step("0", _GRID), 100.0),))
