@@ -23,9 +23,10 @@ def demo() -> Experiment:
     """The whole study at small scale: phantoms, the bundled base, every stage; minutes on two cores, no downloads.
 
     Command: `sweeps run demo`. Expect: the judge recognises the plane in most synthetic images, in few of the base's;
-    and an answer whether they help, over three trainings of each cell.
-    Four of the paper's five architectures: ViT b16, 86 million weights, learns nothing from 120 images (25.00 %, one
-    class), and a small one stands in its place under its own name.
+    and an answer whether they help, over five trainings of each cell.
+    Two of the paper's five architectures: ViT b16, 86 million weights, learns nothing from 120 images (25.00 %, one
+    class), and a small one with transformer blocks stands in its place under its own name; DenseNet169 takes as long as
+    all others together; EfficientNet b0 differs by 15 to 51 % between seeds in so few steps, so that nothing is seen.
     """
     return Experiment(
         recipe="demo",
@@ -48,9 +49,9 @@ def demo() -> Experiment:
         sizes=RegimeSizes(num_spanish=120, num_spanish_hybrid=40, num_synthetic=80),
         # AdamW and refitted BatchNorm learn in so few steps from scratch; the paper's SGD at 1e-3 would not.
         grid=Grid(
-            models=("DenseNet169", "MobileNet v2", "EfficientNet b0", "ResNet18", "MobileViT xxs"),
+            models=("MobileNet v2", "ResNet18", "MobileViT xxs"),
             table2_model="MobileViT xxs",
-            num_seeds=3,
+            num_seeds=5,
             epochs=4,
             optimizer="adamw",
             learning_rate=1e-3,
