@@ -67,7 +67,8 @@ def test_a_training_added_to_the_grid_alone_is_done(copied, mini_experiment):
     before = {a.trial_id for a in attempts(copied)}
     grid = replace(mini_experiment.grid, table2_regimes=("AF", "ES", "HB"), regimes=("ES", "HB", "HB+DA"))
     assert go(replace(mini_experiment, grid=grid), copied) == []
-    assert {a.stage for a in attempts(copied) if a.trial_id not in before} == {"scores", "data_scaling", "report"}
+    new = {a.stage for a in attempts(copied) if a.trial_id not in before}
+    assert new == {"scores", "data_scaling", "control_scores", "report"}
     assert {r["regime"] for r in read_rows(copied.table("table1"), "table1")} == {"ES", "HB", "HB+DA"}
 
 
@@ -102,7 +103,7 @@ def test_newer_code_makes_stale_what_stands_on_it_and_nothing_else(copied, mini_
     changed = {kind for kind, label in before if before[kind, label] != after[kind, label]}
     assert changed == {"lora", "images", "features", "audit", "pixels", "grid", "embedding", "report"}
     same = {kind for kind, label in before if before[kind, label] == after[kind, label]}
-    assert same == {"catalog", "judge", "images", "features", "pixels", "grid"}, "the base's images, ES, AF"
+    assert same == {"catalog", "judge", "images", "features", "planted", "pixels", "grid"}, "the base's images, ES, AF"
     monkeypatch.setattr(scores, "SCORES", replace(scores.SCORES, version=2))
     assert grid.GRID.version == 1
     number, tables = len(attempts(copied)), results(copied)
