@@ -7,16 +7,20 @@ Exit codes: 0 done; 1 some trials failed; 2 input that cannot be used; 130 stopp
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import tyro
 
 from fulora import __version__
 from fulora.errors import InputError
-from sweeps import commands
+from sweeps import commands, remote
 from sweeps.launch import launch_of
+from sweeps.push import Push
 
 _RUN: dict[str, tuple[str, Callable[[Any], int]]] = {
     "run": ("Do what is missing of a study, all stages.", commands.run_to("report")),
@@ -31,11 +35,13 @@ _RUN: dict[str, tuple[str, Callable[[Any], int]]] = {
 """Commands that take a recipe and its flags."""
 _ABOUT_A_RUN: dict[str, Any] = {
     "status": commands.Status,
+    "logs": remote.Logs,
+    "stop": remote.Stop,
     "report": commands.WriteReport,
     "compare": commands.Compare,
     "export": commands.Export,
     "checklist": commands.Checklist,
-    "push": commands.Push,
+    "push": Push,
 }
 """Commands about a run that is there."""
 COMMANDS = (*_RUN, *_ABOUT_A_RUN)
@@ -46,8 +52,14 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, err
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code. SIGTERM, which a cluster stops its jobs with, is taken as Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(guarded(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def guarded(words: list[str]) -> int:
@@ -78,7 +90,10 @@ def _command(words: list[str]) -> int:
     name = words[0] if words else "--help"
     if name in _RUN:
         about, act = _RUN[name]
-        return act(launch_of(name, words[1:], about))
+        launch = launch_of(name, words[1:], about)
+        if launch.cluster.detach and name != "plan":
+            return remote.submit(name, words[1:], launch)
+        return act(launch)
     if not name.startswith("-") and name not in _ABOUT_A_RUN:
         raise InputError(f"unknown command {name!r}; it must be one of {', '.join(COMMANDS)}")
     about = "FU-LoRA studies on Ray. `sweeps COMMAND --help` tells more; `sweeps --version` prints the version."

@@ -5,6 +5,7 @@ In: the words after a command. Out: a `Launch`: the recipe's values, changed by 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -69,13 +70,7 @@ _LAUNCHES: dict[str, type[Launch]] = {"lora": LoraLaunch, "sample": SampleLaunch
 
 def launch_of(command: str, words: list[str], about: str = "") -> Any:
     """Return what the words after a command ask for."""
-    make = _LAUNCHES.get(command, Launch)
-    defaults = {name: make(experiment=recipe()) for name, recipe in RECIPES.items()}
-    told = {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in RECIPES.items()}
-    if words and words[0] in defaults:  # a recipe's parser has a hundred flags: the others' are not made
-        defaults = {words[0]: defaults[words[0]]}
-    kind: Any = tyro.extras.subcommand_type_from_defaults(defaults, told)
-    launch = tyro.cli(kind, prog=f"sweeps {command}", args=words, description=about)
+    launch = _parsed(command, words, about)
     experiment = _absolute(launch.experiment)
     base = Path(experiment.base).expanduser()
     if experiment.base != "tiny" and base.exists():
@@ -84,6 +79,30 @@ def launch_of(command: str, words: list[str], about: str = "") -> Any:
     if cluster.storage is not None and "://" not in cluster.storage:
         cluster = replace(cluster, storage=str(Path(cluster.storage).expanduser().resolve()))
     return replace(launch, experiment=experiment, cluster=_absolute(cluster))
+
+
+def relative_paths(command: str, words: list[str]) -> list[tuple[str, str]]:
+    """Return the flags whose paths are relative, and these paths."""
+    return list(_relative("", _parsed(command, words)))
+
+
+def _relative(prefix: str, config: Any) -> Iterator[tuple[str, str]]:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Path) and not value.is_absolute():
+            yield prefix + field.name, str(value)
+        elif is_dataclass(value):
+            yield from _relative("" if field.name in ("experiment", "cluster") else f"{field.name}.", value)
+
+
+def _parsed(command: str, words: list[str], about: str = "") -> Any:
+    make = _LAUNCHES.get(command, Launch)
+    defaults = {name: make(experiment=recipe()) for name, recipe in RECIPES.items()}
+    told = {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in RECIPES.items()}
+    if words and words[0] in defaults:  # a recipe's parser has a hundred flags: the others' are not made
+        defaults = {words[0]: defaults[words[0]]}
+    kind: Any = tyro.extras.subcommand_type_from_defaults(defaults, told)
+    return tyro.cli(kind, prog=f"sweeps {command}", args=words, description=about)
 
 
 def _absolute(config: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from functools import cache
@@ -9,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGES = ("torch", "ray", "diffusers", "peft", "timm", "bitsandbytes", "scikit-learn")
+COMMIT = "FULORA_COMMIT"
+"""Environment variable with the commit of code that was shipped to a machine without its checkout."""
 
 
 def _version(package: str) -> str | None:
@@ -20,7 +23,7 @@ def _version(package: str) -> str | None:
 
 @cache
 def commit() -> str | None:
-    """Return the commit this code was run from, with `+changes` where files differ from it; None outside a checkout."""
+    """Return the commit this code was run from, with `+changes` where files differ from it; None where unknown."""
     folder = Path(__file__).resolve().parent
     try:
         git = ["git", "--no-optional-locks", "-C", str(folder)]
@@ -29,7 +32,7 @@ def commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     if head.returncode:
-        return None
+        return os.environ.get(COMMIT) or None
     return head.stdout.strip() + ("+changes" if state.stdout.strip() else "")
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fulora.errors import InputError, fault, one_line
+from sweeps.core.provenance import COMMIT, commit
 from sweeps.engine.capacity import head_node, most_gpus, nodes_to_come, nodes_up
 from sweeps.engine.options import ClusterOptions
 from sweeps.engine.resources import Cluster
@@ -63,7 +66,7 @@ def connected(options: ClusterOptions, say: Say = lambda text: None) -> Iterator
             use_token()
             check_head(options.address)
         try:
-            with _without_native_lines():
+            with _without_native_lines(), _sigterm_kept():
                 _connect(options)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             rule = f"cannot be joined ({one_line(error, 300)})"
@@ -128,6 +131,15 @@ def _without_native_lines() -> Iterator[None]:
         os.close(nowhere)
 
 
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep what SIGTERM does: `ray.init` makes it an exit, which would leave no rows of what was stopped."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
 def _connect(options: ClusterOptions) -> None:
     import ray
 
@@ -135,7 +147,8 @@ def _connect(options: ClusterOptions) -> None:
     if options.address is not None:
         if options.ship_code:
             here = Path(__file__).parents[1]
-            quiet["runtime_env"] = {"py_modules": [str(here), str(here.with_name("fulora"))]}
+            modules = [str(here), str(here.with_name("fulora"))]
+            quiet["runtime_env"] = {"py_modules": modules, "env_vars": {COMMIT: commit() or ""}}
         ray.init(address=options.address, **quiet)
         return
     ray.init(

@@ -21,7 +21,11 @@ class ClusterOptions:
     executor: Literal["ray", "process"] = "ray"
     """What does the work. `ray`: Ray, on this machine or a cluster. `process`: this process, one step after another."""
     address: str | None = None
-    """Address of a running Ray cluster (`auto`, `HOST:6379`). Without it, Ray starts on this machine."""
+    """Address of a running Ray cluster (`auto`, `HOST:6379`). Without it, Ray starts on this machine. With --detach, of
+    the cluster's job server (`http://HOST:8265`)."""
+    detach: bool = False
+    """Submit this command to the cluster as a Ray job, print its id and leave: `sweeps status | logs | stop ID`. Paths
+    are the cluster's."""
     device: Device = "auto"
     """Device of trials and samplers. `auto`: GPUs where the cluster has them or its autoscaler can add them, else CPUs.
     `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
@@ -76,13 +80,18 @@ class ClusterOptions:
             found.append(fault("keep_head_free", True, rule, "Leave it out, or join a cluster."))
         if self.executor == "process" and self.address is not None:
             found.append(fault("executor", "process", "excludes --address", "Use --executor ray on a cluster."))
-        if self.address is not None and "://" in self.address:
-            rule = "is not HOST:PORT of a Ray head"
-            found.append(fault("address", self.address, rule, "Use `auto` on a node of the cluster, or HOST:6379."))
         if self.cache is not None and self.storage is None:
             found.append(fault("cache", str(self.cache), "is of use with --storage only", "Leave it out."))
         if not 0 < self.cache_gb < float("inf"):
             found.append(fault("cache_gb", self.cache_gb, "must be a positive number of GB", "Use 50."))
+        serves_jobs = self.address is not None and self.address.startswith(("http://", "https://"))
+        if self.detach and not serves_jobs:
+            remedy = "Add the address of the cluster's job server, --address http://HOST:8265."
+            found.append(fault("detach", True, f"cannot be done at address {self.address!r}", remedy))
+        elif self.address is not None and "://" in self.address and not self.detach:
+            rule = "is the address of a job server" if serves_jobs else "is not HOST:PORT of a Ray head"
+            remedy = "Use `auto` on a node of the cluster, or HOST:6379; a job server (http://HOST:8265) with --detach."
+            found.append(fault("address", self.address, rule, remedy))
         for name in ("num_cpus", "num_gpus"):
             value = getattr(self, name)
             if value is not None and value < (1 if name == "num_cpus" else 0):

@@ -197,7 +197,7 @@ def _forget(paths: RunPaths, kept: set[str]) -> None:
 
 @pytest.mark.parametrize("executor", ["process", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_run_stopped_twice_goes_on_and_gives_the_same_tables(executor, copied, mini_flags, mini_experiment, finished):
-    """From its adapters on: killed in the middle of sampling, Ctrl-C in the middle of the grid, then let finish."""
+    """From its adapters on: killed while sampling; Ctrl-C, or SIGTERM, in the middle of the grid; then let finish."""
     _forget(copied, {"phantoms", "catalog", "selection", "judge", "lora"})
 
     def of_kind(kind):
@@ -211,7 +211,7 @@ def test_a_run_stopped_twice_goes_on_and_gives_the_same_tables(executor, copied,
     done = {file: time for file, time in drawn(copied).items() if file.parts[2] in shards}
     process = _spawn(mini_flags, copied.root, executor)
     _wait_for(process, lambda: len(of_kind("grid")) >= 3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM if executor == "process" else signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "run the same command again to resume" in said

@@ -55,14 +55,24 @@ def free_port() -> int:
 class RayProcesses:
     """A cluster of `ray start` processes; a context manager that ends all of them."""
 
-    def __init__(self, *, num_cpus: int = 1, num_gpus: int = 0, node_types: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        num_cpus: int = 1,
+        num_gpus: int = 0,
+        node_types: dict[str, Any] | None = None,
+        serves_jobs: bool = False,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: Ray's sockets lie below it
         self.address = f"127.0.0.1:{free_port()}"
         self.token = self.folder / "token"
         self.token.write_text(secrets.token_hex(16))
         self.processes: list[subprocess.Popen] = []
         port = self.address.rpartition(":")[2]
-        words = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder / 'ray'}"]
+        words = ["--head", f"--port={port}", f"--temp-dir={self.folder / 'ray'}"]
+        self.dashboard_port = free_port()
+        words += [f"--include-dashboard={str(serves_jobs).lower()}", f"--dashboard-port={self.dashboard_port}"]
+        words.append(f"--dashboard-agent-listen-port={free_port()}")  # the default is one, whoever else has a Ray here
         if node_types is not None:
             words.append(f"--autoscaling-config={self._autoscaler(num_cpus, node_types)}")
         self._start(*words, num_cpus=num_cpus, num_gpus=num_gpus)
@@ -74,6 +84,7 @@ class RayProcesses:
         """The environment of every process of the cluster, and of a driver that may join it."""
         mine = {k: v for k, v in os.environ.items() if k != "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}  # of a Ray alone here
         return mine | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # `python` of a job is this one
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token), "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3", "RAY_health_check_initial_delay_ms": "2000",
