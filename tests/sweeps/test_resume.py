@@ -98,13 +98,13 @@ def test_newer_code_makes_stale_what_stands_on_it_and_nothing_else(copied, mini_
 
     before = keys()
     with monkeypatch.context() as patched:
-        patched.setattr(ranks, "LORA", replace(ranks.LORA, version=2))
+        patched.setattr(ranks, "LORA", replace(ranks.LORA, version=ranks.LORA.version + 1))
         after = keys()
     changed = {kind for kind, label in before if before[kind, label] != after[kind, label]}
     assert changed == {"lora", "images", "features", "audit", "pixels", "grid", "embedding", "report"}
     same = {kind for kind, label in before if before[kind, label] == after[kind, label]}
     assert same == {"catalog", "judge", "images", "features", "planted", "pixels", "grid"}, "the base's images, ES, AF"
-    monkeypatch.setattr(scores, "SCORES", replace(scores.SCORES, version=2))
+    monkeypatch.setattr(scores, "SCORES", replace(scores.SCORES, version=scores.SCORES.version + 1))
     assert grid.GRID.version == 1
     number, tables = len(attempts(copied)), results(copied)
     assert go(mini_experiment, copied) == []
