@@ -6,10 +6,14 @@ RUN ?= runs/demo
 DEVICE ?= auto
 CARD ?= benchmarks/results/card.json
 
-.PHONY: demo test test-all check card clean
+.PHONY: demo cluster-demo test test-all check card clean
 
 demo: .venv/installed
 	$(BIN)/sweeps run demo --out $(RUN)
+
+# The same over a head and two workers of this machine, one of which is killed meanwhile. FLAGS are the demo's own.
+cluster-demo: .venv/installed
+	$(BIN)/python deploy/cluster_demo.py $(FLAGS)
 
 test: .venv/installed
 	$(BIN)/pytest -m "not slow and not gpu"
