@@ -31,7 +31,7 @@ class ClusterOptions:
     `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
     storage: str | None = None
     """Where what steps make is kept for nodes that share no disk: a directory, s3://BUCKET/FOLDER?region=..., gs://...
-    The run's directory on this machine is filled from it. Give credentials to the nodes, not in the address."""
+    The run's directory on this machine is filled from it. Credentials are not in the address but in the environment or ~/.aws, here and on nodes."""
     cache: Path | None = None
     """With --storage: directory of each node for what its steps read (default: in its temporary directory)."""
     cache_gb: float = 50.0
@@ -80,6 +80,12 @@ class ClusterOptions:
             found.append(fault("keep_head_free", True, rule, "Leave it out, or join a cluster."))
         if self.executor == "process" and self.address is not None:
             found.append(fault("executor", "process", "excludes --address", "Use --executor ray on a cluster."))
+        if self.storage is not None and "://" in self.storage and "@" in self.storage.partition("?")[0]:
+            from sweeps.core.remote import Remote
+
+            rule = "holds credentials, and a command line is in process lists and in Ray's logs"
+            remedy = "Give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in ~/.aws, here and on every node."
+            found.append(fault("storage", str(Remote(address=self.storage, flag="storage")), rule, remedy))
         if self.cache is not None and self.storage is None:
             found.append(fault("cache", str(self.cache), "is of use with --storage only", "Leave it out."))
         if not 0 < self.cache_gb < float("inf"):

@@ -34,13 +34,13 @@ class OnTwoNodes(TwoNodes):
 def test_nodes_that_see_neither_the_runs_folder_nor_the_base_give_the_same_tables(
     mini_experiment: Experiment, finished: RunPaths, small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in CREDENTIALS.items():
+    for name, value in {**CREDENTIALS, "AWS_ACCESS_KEY_ID": "AKIAKEY", "AWS_SECRET_ACCESS_KEY": "SECRET"}.items():
         monkeypatch.setenv(name, value)
     nodes = OnTwoNodes(tmp_path, hidden=[tmp_path / "run", small_base])
     monkeypatch.setattr("sweeps.session.InProcess", lambda **known: nodes)
     paths = RunPaths(tmp_path / "run")
     with LoopbackS3() as server, one_thread():
-        options = replace(PROCESS, storage=server.address(credentials="AKIAKEY:SECRET@"))
+        options = replace(PROCESS, storage=server.address())
         said = Said()
         assert run(mini_experiment, paths, options=options, progress=said) == []
         assert {a.status for a in attempts(paths)} == {"SUCCEEDED"}
@@ -66,8 +66,9 @@ def test_nodes_that_see_neither_the_runs_folder_nor_the_base_give_the_same_table
     [
         (["run", "--cache", "/x"], "cache: '/x' is of use with --storage only"),
         (["run", "--storage", "/x", "--cache-gb", "0"], "cache_gb: 0.0 must be a positive number"),
-        (["run", "--storage", "gopher://KEY:SECRET@host/x"], "storage: 'gopher://host/x' cannot be used"),
-        (["lora", "--storage", "s3://KEY:SECRET@b/x", "--search", "optuna"], "storage: 's3://b/x' excludes --search"),
+        (["run", "--storage", "gopher://host/x"], "storage: 'gopher://host/x' cannot be used"),
+        (["run", "--storage", "s3://KEY:SECRET@b/x?region=x"], "storage: 's3://b/x?region=x' holds credentials"),
+        (["lora", "--storage", "s3://b/x", "--search", "optuna"], "storage: 's3://b/x' excludes --search"),
         (["run", "--storage", "{out}"], "is the run's own directory, or in it or around it"),
     ],
 )
