@@ -31,7 +31,8 @@ class ClusterOptions:
     `gpu`: GPUs only; waits for them up to --wait-for-gpus. `cpu`: CPUs only, GPUs stay unused."""
     storage: str | None = None
     """Where what steps make is kept for nodes that share no disk: a directory, s3://BUCKET/FOLDER?region=..., gs://...
-    The run's directory on this machine is filled from it. Credentials are not in the address but in the environment or ~/.aws, here and on nodes."""
+    The run's directory on this machine is filled from it. Credentials are not in the address but in the environment or
+    ~/.aws, here and on the nodes."""
     cache: Path | None = None
     """With --storage: directory of each node for what its steps read (default: in its temporary directory)."""
     cache_gb: float = 50.0
