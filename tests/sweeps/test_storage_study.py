@@ -34,7 +34,7 @@ class OnTwoNodes(TwoNodes):
 def test_nodes_that_see_neither_the_runs_folder_nor_the_base_give_the_same_tables(
     mini_experiment: Experiment, finished: RunPaths, small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {**CREDENTIALS, "AWS_ACCESS_KEY_ID": "AKIAKEY", "AWS_SECRET_ACCESS_KEY": "SECRET"}.items():
+    for name, value in {**CREDENTIALS, "AWS_ACCESS_KEY_ID": "AKIAKEY", "AWS_SECRET_ACCESS_KEY": "HUSHED"}.items():
         monkeypatch.setenv(name, value)
     nodes = OnTwoNodes(tmp_path, hidden=[tmp_path / "run", small_base])
     monkeypatch.setattr("sweeps.session.InProcess", lambda **known: nodes)
@@ -57,8 +57,8 @@ def test_nodes_that_see_neither_the_runs_folder_nor_the_base_give_the_same_table
     decoded = [label for label, _ in nodes.did if "pixels" in label]
     assert len(decoded) == len(set(decoded))
     for file in (f for f in tmp_path.rglob("*") if f.is_file()):
-        assert b"SECRET" not in file.read_bytes() and b"AKIAKEY" not in file.read_bytes(), file
-    assert not any("SECRET" in line for line in said.lines)
+        assert b"HUSH" not in file.read_bytes() and b"AKIAKEY" not in file.read_bytes(), file
+    assert not any("HUSHED" in line for line in said.lines)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_nodes_that_see_neither_the_runs_folder_nor_the_base_give_the_same_table
         (["run", "--cache", "/x"], "cache: '/x' is of use with --storage only"),
         (["run", "--storage", "/x", "--cache-gb", "0"], "cache_gb: 0.0 must be a positive number"),
         (["run", "--storage", "gopher://host/x"], "storage: 'gopher://host/x' cannot be used"),
-        (["run", "--storage", "s3://KEY:SECRET@b/x?region=x"], "storage: 's3://b/x?region=x' holds credentials"),
+        (["run", "--storage", "s3://KEY:HUSH@b/x?region=x"], "storage: 's3://b/x?region=x' holds credentials"),
         (["lora", "--storage", "s3://b/x", "--search", "optuna"], "storage: 's3://b/x' excludes --search"),
         (["run", "--storage", "{out}"], "is the run's own directory, or in it or around it"),
     ],
@@ -78,5 +78,5 @@ def test_a_storage_that_cannot_be_is_refused_before_any_work(
     command, *flags = (word.format(out=tmp_path) for word in words)
     assert guarded([command, "demo", "--executor", "process", "--out", str(tmp_path / "run"), *flags]) == 2
     said = capsys.readouterr().err
-    assert expected in said and "SECRET" not in said
+    assert expected in said and "HUSH" not in said
     assert not (tmp_path / "run" / "steps").exists(), "work was begun"
