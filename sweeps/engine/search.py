@@ -26,6 +26,7 @@ from sweeps.core.provenance import provenance
 from sweeps.core.step import Step
 from sweeps.core.store import Damaged, Store
 from sweeps.engine.resources import Cluster, placement, prepare_worker
+from sweeps.engine.trials import keep_credentials
 
 _AT_ONCE = 8
 """Maximum number of concurrent candidates: proposals use only finished ones."""
@@ -63,6 +64,7 @@ def run_search(
     """
     from ray.tune.schedulers import AsyncHyperBandScheduler
 
+    keep_credentials()
     numbers = {a.trial_id: log.next_number(a.trial_id) for a in log.attempts}
     events = _Events(make, numbers, store, log, watch)
     threads, on_gpu, starts = cluster.num_threads, cluster.num_gpus > 0, scratch.resolve() / "starts"

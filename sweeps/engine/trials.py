@@ -126,6 +126,7 @@ def run_trials(dealer: Dealer, folder: Path) -> None:
     """Run all the dealer hands out, until nothing more can be done; Ray Tune's own files go to `folder`."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    keep_credentials()
     settings = tune.RunConfig(
         name="trials",
         storage_path=str(folder.resolve()),
@@ -140,6 +141,14 @@ def run_trials(dealer: Dealer, folder: Path) -> None:
     )
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it counts at the end the deaths that are rows
     tuner.fit()
+
+
+def keep_credentials() -> None:
+    """Have Ray Tune send no AWS credentials of the driver to nodes: their logs would show them; nodes have their own."""
+    from ray.tune.execution import class_cache
+
+    sent = class_cache.ENV_VARS_TO_PROPAGATE
+    sent.difference_update([name for name in sent if name.startswith("AWS_")])
 
 
 def give_memory_back() -> None:
