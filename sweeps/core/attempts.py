@@ -81,11 +81,13 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def success_of(step: Step, record: Done) -> Attempt:
-    """Return the attempt that a step's own record tells of."""
+    """Return the attempt that a step's own record tells of; its share of a GPU is unknown where it held one."""
+    held = record.provenance.get("gpu_ids") or (record.device or "").startswith("cuda")
     return attempt_of(
         step, "SUCCEEDED", record.attempt, metrics=record.metrics, provenance=record.provenance,
         started_at=record.started_at, seconds=record.seconds, peak_memory_bytes=record.peak_memory_bytes,
         device=record.device, notes=record.notes, energy_joules=record.energy_joules,
+        gpus=None if held else 0.0,
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def _pixels(paths: RunPaths) -> dict[str, str]:
 def test_a_step_of_every_kind_is_damaged_and_done_again(copied, finished, again, turn) -> None:
     """Each kind in another way; in four turns every kind in every way."""
     kinds = _kinds(copied)
-    assert len(kinds) == 16 and {"phantoms", "selection", "lora", "images", "grid", "scores", "report"} <= set(kinds)
+    assert len(kinds) == 18 and {"phantoms", "selection", "lora", "images", "grid", "scores", "report"} <= set(kinds)
     folders = {kind: _one_of(copied, kind) for kind in kinds}
     for index, folder in enumerate(folders.values()):
         WAYS[(index + turn) % len(WAYS)](folder)
