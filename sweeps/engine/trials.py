@@ -144,7 +144,7 @@ def run_trials(dealer: Dealer, folder: Path) -> None:
 
 
 def keep_credentials() -> None:
-    """Have Ray Tune send no AWS credentials of the driver to nodes, which have their own: their logs would show them."""
+    """Have Ray Tune send no AWS credentials to nodes, which have their own: their logs would show them."""
     from ray.tune.execution import class_cache
 
     sent = class_cache.ENV_VARS_TO_PROPAGATE
