@@ -98,7 +98,7 @@ def _print_scores(paths: RunPaths, console: Console) -> None:
     console.print(f"{tested} test images; weights: {'; '.join(weights)}", style="dim", soft_wrap=True)
     covers = sorted({str(r["covers"]) for r in rows if r["covers"]})
     numbers = sorted({r["num_trainings"] for r in rows if r["num_trainings"]})
-    trained = f"{' or '.join(map(str, numbers)) or 'no'} trainings per row"
+    trained = f"{' or '.join(map(str, numbers)) or 'no'} training{'' if numbers == [1] else 's'} per row"
     console.print(f"95 %: over {'; or '.join(covers) or 'nothing'}; {trained}", style="dim", soft_wrap=True)
     for row in rows:
         if row["num_collapsed"]:
